@@ -1,0 +1,46 @@
+"""Initial weights: normal, mean zero, with a variance that keeps signals (or deltas) of equal size through the layers.
+
+For a weight with fan_in inputs and fan_out outputs (in a convolution each times the window's size):
+
+    LeCun    variance 1 / fan_in                 outputs as large as inputs           LeCun et al. (1998), Efficient BackProp
+    Glorot   variance 2 / (fan_in + fan_out)     a compromise with the deltas' size   Glorot & Bengio (2010)
+    He       variance 2 / fan_in                 makes up for relu's dead half        He et al. (2015), arXiv 1502.01852
+
+Each is a value, not a closure, so that layers that hold it stay comparable and hashable; JAX draws the numbers.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class Initializer(Protocol):
+    """Anything that draws a weight of a shape and dtype; of the shape the last two axes are inputs and outputs."""
+
+    def __call__(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]: ...
+
+
+@dataclass(frozen=True)
+class LeCun:
+    """Variance 1 / fan_in."""
+
+    def __call__(self, key, shape, dtype):
+        return jax.nn.initializers.lecun_normal()(key, shape, dtype)
+
+
+@dataclass(frozen=True)
+class Glorot:
+    """Variance 2 / (fan_in + fan_out)."""
+
+    def __call__(self, key, shape, dtype):
+        return jax.nn.initializers.glorot_normal()(key, shape, dtype)
+
+
+@dataclass(frozen=True)
+class He:
+    """Variance 2 / fan_in."""
+
+    def __call__(self, key, shape, dtype):
+        return jax.nn.initializers.he_normal()(key, shape, dtype)

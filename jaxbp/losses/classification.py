@@ -1,0 +1,140 @@
+"""Cross-entropies from logits z: the loss and the output's own nonlinearity in one, for they cancel.
+
+Two classes, a = σ(z), y ∈ [0, 1]:
+
+    l = -Σ y log a + (1 - y) log(1 - a) = Σ log(1 + e^z) - y z
+
+    ∂l/∂z = σ(z) - y = a - y
+
+K classes, a = softmax(z), y a distribution over them:
+
+    l = -Σ_k y_k log a_k = (Σ_k y_k) log Σ_j e^{z_j} - Σ_k y_k z_k
+
+    ∂l/∂z_k = (Σ_j y_j) a_k - y_k = a_k - y_k
+
+This is the textbook's δ = a - y. It is no definition but the gradient of this loss through this nonlinearity: the f'(z)
+that stays in the squared error's delta is cancelled by the logarithm. Label smoothing s trains on
+y' = (1 - s) y + s / K. The residuals are a and y.
+
+Sources: Bridle (1990); Szegedy et al., arXiv 1512.00567 (label smoothing).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbp.layer import describe, is_concrete
+from jaxbp.losses.loss import Loss, sum_outputs, wide
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    """From logits; targets are shaped like the outputs, classes 0 and 1 or probabilities between."""
+
+    def require(self, outputs, targets):
+        super().require(outputs, targets)
+        if is_concrete(targets):
+            low, high = np.min(targets), np.max(targets)
+            if low < 0 or high > 1:
+                raise ValueError(f"{self}: expected targets between 0 and 1, got values from {low} to {high}")
+
+    def per_example(self, outputs, targets):
+        z, y = outputs.astype(wide(outputs)), targets.astype(wide(outputs))
+        return sum_outputs(jax.nn.softplus(z) - y * z), (jax.nn.sigmoid(z), y)
+
+    def per_example_gradient(self, residuals):
+        a, y = residuals
+        return a - y
+
+    def metrics(self, outputs, targets):
+        hits = (outputs > 0) == (targets > 0.5)
+        return {"accuracy": jnp.mean(hits, range(1, hits.ndim), dtype=wide(outputs))}
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(Loss):
+    """From logits [n, ..., K]; targets are integer labels [n, ...] or distributions [n, ..., K] (one-hot, soft).
+
+    Where an example has several labels (a sequence), each counts as one: the mean runs over labels.
+
+    Args:
+        smoothing: the share s of the target that goes to all classes alike, 0 ≤ s < 1.
+        ignored_label: an integer label that does not count, such as padding's.
+    """
+
+    smoothing: float = 0.0
+    ignored_label: int | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"SoftmaxCrossEntropy needs 0 <= smoothing < 1, not {self.smoothing}")
+
+    def require(self, outputs, targets):
+        classes = outputs.shape[-1]
+        if targets.shape == outputs.shape:
+            if is_concrete(targets) and not np.all(np.asarray(targets, float) >= 0):
+                raise ValueError(f"{self}: expected target probabilities, got negative numbers or NaN")
+            return
+        if targets.shape != outputs.shape[:-1]:
+            raise ValueError(
+                f"{self}: for outputs {describe(outputs)} expected labels {list(outputs.shape[:-1])} "
+                f"or distributions {list(outputs.shape)}, got targets {describe(targets)}"
+            )
+        if not jnp.issubdtype(targets.dtype, jnp.integer):
+            raise TypeError(
+                f"{self}: expected integer labels for outputs {describe(outputs)}, got {describe(targets)}; "
+                "convert them, as in targets.astype(int)"
+            )
+        if is_concrete(targets):
+            labels = np.asarray(targets)
+            wrong = labels[((labels < 0) | (labels >= classes)) & (labels != self.ignored_label)]
+            if wrong.size:
+                raise ValueError(
+                    f"{self}: label {wrong[0]} is out of range: outputs {describe(outputs)} have "
+                    f"{classes} classes, 0 to {classes - 1}"
+                )
+
+    def per_example(self, outputs, targets):
+        z = outputs.astype(wide(outputs))
+        log_a = jax.nn.log_softmax(z)
+        if is_label(outputs, targets):
+            picked = jnp.take_along_axis(log_a, jnp.maximum(targets, 0)[..., None], -1, mode="fill")[..., 0]
+            # Under jit a label out of range shows as a loss that is no number, rather than as a neighbour's loss.
+            picked = jnp.where(self._ignored(targets), 0, jnp.where(targets < 0, jnp.nan, picked))
+        else:
+            picked = jnp.sum(targets * log_a, -1)
+        losses = -picked
+        if self.smoothing:
+            losses = (1 - self.smoothing) * losses - self.smoothing * jnp.mean(log_a, -1)
+        return losses, (jnp.exp(log_a), targets)
+
+    def per_example_gradient(self, residuals):
+        a, y = residuals
+        if is_label(a, y):
+            y, mass = jax.nn.one_hot(y, a.shape[-1], dtype=a.dtype), 1
+        else:
+            y = y.astype(a.dtype)
+            mass = jnp.sum(y, -1, keepdims=True)
+        if self.smoothing:
+            y = (1 - self.smoothing) * y + self.smoothing / a.shape[-1]
+            mass = (1 - self.smoothing) * mass + self.smoothing
+        return mass * a - y
+
+    def counted(self, outputs, targets):
+        if is_label(outputs, targets):
+            return (~self._ignored(targets)).astype(wide(outputs))
+        return jnp.ones(outputs.shape[:-1], wide(outputs))
+
+    def metrics(self, outputs, targets):
+        labels = targets if is_label(outputs, targets) else jnp.argmax(targets, -1)
+        return {"accuracy": (jnp.argmax(outputs, -1) == labels).astype(wide(outputs))}
+
+    def _ignored(self, labels):
+        return jnp.zeros(labels.shape, bool) if self.ignored_label is None else labels == self.ignored_label
+
+
+def is_label(outputs, targets) -> bool:
+    """Whether targets are one integer each, rather than a distribution each."""
+    return targets.ndim == outputs.ndim - 1

@@ -1,0 +1,118 @@
+"""The protocol of a loss: the weighted mean over examples of what each example costs.
+
+Let l_n be the loss of example n, a sum over its outputs y_n, and w_n its weight (1 unless given). Then
+
+    J = Σ_n w_n l_n / Σ_n w_n          ∂J/∂y_n = (w_n / Σ_m w_m) ∂l_n/∂y_n
+
+So with equal weights 1/N stands here and nowhere else: the layers below only sum. An example that does not count
+(padding, an ignored label) has weight zero.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree, Shaped
+
+from jaxbp.layer import constructor_call, describe, is_concrete
+
+Weights = Float[Array, " n"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A frozen dataclass of hyperparameters; a subclass gives `per_example` and its derivative.
+
+    Shapes: outputs [n, ...], targets as the loss says, weights [n].
+    """
+
+    def per_example(self, outputs: Array, targets: Array) -> tuple[Array, PyTree]:
+        """Returns the losses [n], or [n, ...] where an example has several labels, and the residuals."""
+        raise NotImplementedError
+
+    def per_example_gradient(self, residuals: PyTree) -> Array:
+        """∂l_n/∂y_n for every example, [n, ...], shaped like the outputs."""
+        raise NotImplementedError
+
+    def require(self, outputs: Array, targets: Array) -> None:
+        """Refuses targets that do not fit the outputs; values are looked at outside jit only."""
+        if outputs.shape != targets.shape:
+            raise ValueError(
+                f"{self}: expected targets shaped like the outputs {describe(outputs)}, got {describe(targets)}"
+            )
+        if is_concrete(targets) and not np.all(np.isfinite(np.asarray(targets, float))):
+            raise ValueError(f"{self}: the targets {describe(targets)} are not all finite numbers")
+
+    def counted(self, outputs: Array, targets: Array) -> Array:
+        """1 for each loss that counts, 0 for the ignored; shaped like the losses of `per_example`."""
+        return jnp.ones(outputs.shape[0], wide(outputs))
+
+    def metrics(self, outputs: Array, targets: Array) -> dict[str, Array]:
+        """What else is worth knowing, one number per loss, to be averaged as the loss is (accuracy)."""
+        return {}
+
+    def weigh(self, outputs: Array, targets: Array, weights: Weights | None = None) -> Array:
+        """The weight of each loss, shaped like the losses of `per_example`."""
+        counted = self.counted(outputs, targets)
+        if weights is None:
+            return counted
+        if weights.shape != outputs.shape[:1]:
+            raise ValueError(
+                f"{self}: expected one weight for each of {outputs.shape[0]} examples, got {describe(weights)}"
+            )
+        return counted * expand(weights.astype(counted.dtype), counted.ndim)
+
+    def forward(
+        self,
+        outputs: Float[Array, "n ..."],
+        targets: Shaped[Array, "n ..."],
+        weights: Weights | None = None,
+        total: Float[Array, ""] | None = None,
+    ) -> tuple[Float[Array, ""], PyTree]:
+        """The weighted mean loss, and the residuals of `backward`.
+
+        Args:
+            outputs: what the model returned.
+            targets: what it should have returned.
+            weights: one number per example.
+            total: what the weighted sum is divided by, the sum of weights unless given: that of the whole batch, where
+                outputs are a part of it.
+        """
+        if not hasattr(outputs, "shape") or not jnp.issubdtype(outputs.dtype, jnp.floating):
+            raise TypeError(f"{self}: expected an array of floating-point outputs, got {describe(outputs)}")
+        if prod(outputs.shape) == 0 or outputs.ndim == 0:
+            raise ValueError(f"{self}: expected at least one example, got outputs {describe(outputs)}: an empty batch?")
+        targets = jnp.asarray(targets)
+        self.require(outputs, targets)
+        losses, residuals = self.per_example(outputs, targets)
+        weights = self.weigh(outputs, targets, weights)
+        total = jnp.sum(weights) if total is None else total
+        if is_concrete(total) and not total > 0:
+            raise ValueError(f"{self}: no example counts: the weights add up to {total}")
+        return jnp.sum(weights * losses) / total, (residuals, weights / total, outputs[:0])
+
+    def backward(self, residuals: PyTree) -> Float[Array, "n ..."]:
+        """g = ∂J/∂outputs, the delta that the sweep begins with."""
+        residuals, scale, no_outputs = residuals
+        g = self.per_example_gradient(residuals)
+        return (g * expand(scale, g.ndim)).astype(no_outputs.dtype)
+
+    def __str__(self) -> str:
+        return constructor_call(self)
+
+
+def wide(x: Array):
+    """The dtype in which a loss is added up: float32, or float64 for float64 outputs."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def expand(x: Array, rank: int) -> Array:
+    """x with axes of length 1 behind, to multiply an array of that rank."""
+    return jax.lax.expand_dims(x, range(x.ndim, rank))
+
+
+def sum_outputs(x: Array) -> Array:
+    """Σ over all axes but the examples', [n, ...] to [n]."""
+    return jnp.sum(x, range(1, x.ndim))
