@@ -235,6 +235,9 @@ class Repeat(Composite):
         _, collected = lax.scan(lambda _, trees: (None, walk("body", *trees)), None, trees, length=self.n)
         return {"body": collected}
 
+    def refresh(self, params, residuals):
+        return {"body": jax.vmap(self.body.refresh)(params["body"], residuals["body"])}
+
 
 @dataclass(frozen=True)
 class Recompute(Composite):
@@ -270,6 +273,11 @@ class Recompute(Composite):
         _, residuals = self.body.forward(params, x, rng)
         dx, collected = walk("body", params, part(feedback, "body"), residuals, g)
         return dx, {"body": collected}
+
+    def refresh(self, params, residuals):
+        x, rng = residuals
+        _, residuals = self.body.forward(params["body"], x, rng)
+        return {"body": self.body.refresh(params["body"], residuals)}
 
 
 def child_params(composite: Composite, params: Params, name: str) -> Params:

@@ -12,7 +12,8 @@ The laws, each of them tested by `jaxbp.check_layer`:
    the backward functions as an argument: so other parameters may be sent there (feedback alignment).
 3. The first axis counts examples. Parameter gradients sum over all leading axes; the loss alone owns the mean.
 4. `rng=None` is evaluation, a key is training.
-5. Gradients have the structure, shapes and dtypes of the parameters; no parameters is `()`.
+5. Gradients have the structure, shapes and dtypes of the parameters (zeros for running statistics); no parameters is
+   `()`.
 6. Integer inputs have no gradient: `None`.
 7. Everything works under `jit`, `vmap` and `lax.scan`, in bfloat16, float32 and float64.
 """
@@ -85,6 +86,15 @@ class Layer:
     def param_gradient(self, params: Params, residuals: PyTree, g: PyTree) -> Params:
         """∂J/∂θ, the tree of params, from g = ∂J/∂y."""
         return ()
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The names in params that are running statistics: they get zero gradient, no update and no weight decay."""
+        return ()
+
+    def refresh(self, params: Params, residuals: PyTree) -> Params:
+        """The parameters with running statistics renewed by what a training step saw; pure."""
+        return params
 
     def __str__(self) -> str:
         """The constructor call, defaults left out: Dense(128, bias=False)."""

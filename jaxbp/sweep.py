@@ -58,6 +58,11 @@ class Composite(Layer):
     def mixes_examples(self) -> bool:
         return any(child.mixes_examples for child in self.children.values())
 
+    def refresh(self, params, residuals):
+        return self.collect(
+            {name: child.refresh(part(params, name), part(residuals, name)) for name, child in self.children.items()}
+        )
+
     def input_gradient(self, params, residuals, g):
         return sweep(self, params, residuals, g, visit=lambda site: ())[0]
 
