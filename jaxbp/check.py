@@ -26,7 +26,7 @@ from jaxbp.layer import Layer, Params
 from jaxbp.losses.loss import Loss
 from jaxbp.record import Record, Recorded
 from jaxbp.report import Finding, Report
-from jaxbp.sweep import Composite, from_leaves, layers, leaves, map_layers, param_gradient, sweep
+from jaxbp.reverse import Composite, from_leaves, layers, leaves, map_layers, param_gradient, sweep
 
 
 def check_gradients(
