@@ -65,9 +65,7 @@ class Dense(Layer):
     def _require_input(self, x):
         require_floating(self, x)
         if len(x.shape) < 2:
-            raise LayerError(
-                self, f"expected [examples, ..., inputs], got {describe(x)}; one example alone is x[None]"
-            )
+            raise LayerError(self, f"expected [examples, ..., inputs], got {describe(x)}; one example alone is x[None]")
         if x.shape[-1] == 0:
             raise LayerError(self, f"expected at least one input feature, got {describe(x)}")
 
@@ -82,7 +80,8 @@ class Dense(Layer):
         weight = params["weight"]
         if weight.ndim != 2 or weight.shape[1] != self.outputs:
             raise LayerError(
-                self, f"expected a weight [inputs, {self.outputs}], got {describe(weight)}: parameters of another model?"
+                self,
+                f"expected a weight [inputs, {self.outputs}], got {describe(weight)}: parameters of another model?",
             )
         if weight.shape[0] != x.shape[-1]:
             raise LayerError(
