@@ -87,15 +87,15 @@ def misread_digits(
     return figure
 
 
-def filters(weight: Float[np.ndarray, "pixels units"], shape: tuple[int, int], rows: int = 6, columns: int = 12) -> Figure:
+def filters(weight: Float[np.ndarray, "pixels units"], shape: tuple[int, int], columns: int = 12) -> Figure:
     """What the first dense layer looks for: each unit's weights as an image, the strongest units first."""
-    strongest = np.argsort(-np.linalg.norm(weight, axis=0))[: rows * columns]
+    strongest = np.argsort(-np.linalg.norm(weight, axis=0))[: 6 * columns]
     rows = -(-len(strongest) // columns)
-    figure = Figure(figsize=(0.85 * columns, 0.85 * rows + 0.6), layout="constrained")
-    figure.suptitle(
-        f"First-layer weights, the {len(strongest)} strongest of {weight.shape[1]} units (orange excites, blue inhibits)"
-    )
-    for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+    figure = Figure(figsize=(0.85 * columns, 0.85 * rows + 0.8), layout="constrained")
+    count = f"the {len(strongest)} strongest of {weight.shape[1]} units"
+    figure.suptitle(f"First-layer weights, {count}: orange excites, blue inhibits")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
         axes.set_axis_off()
     for axes, unit in zip(grid.flat, strongest, strict=False):
         image = weight[:, unit].reshape(shape)

@@ -10,7 +10,8 @@ With column vectors, as in textbooks, for one example (x, y):
     δ₁ = ∂E/∂z₁ = W₂ᵀ δ₂ ⊙ a₁ ⊙ (1 - a₁)     ∂E/∂W₂ = δ₂ a₁ᵀ     ∂E/∂b₂ = δ₂     ∂E/∂W₁ = δ₁ xᵀ     ∂E/∂b₁ = δ₁
 
 The numbers come from jaxbp's layers, which take x as a row, so that their weights are the transposes of W₁ and W₂.
-The default ones are those of M. Mazur, "A Step by Step Backpropagation Example" (2015), for the first of its two outputs.
+The default weights are those of M. Mazur, "A Step by Step Backpropagation Example" (2015), with the first of its two
+outputs alone.
 """
 
 from collections.abc import Callable
@@ -146,55 +147,60 @@ def with_updates(found: dict, theta: dict, learning_rate: float) -> dict[str, np
 def table(case: Case, ours: dict, autodiff: dict) -> str:
     """One line a number: symbol, formula, jaxbp's value, jax.grad's, and their difference."""
     formulas = {"error": case.error_formula, "delta2": case.delta_formula}
-    head = f"  {'':10}{'formula':32}{'by hand':>15}{'jax.grad':>15}{'difference':>13}"
+    head = f"  {'':14}{'formula':30}{'by hand':>15}{'jax.grad':>15}{'difference':>13}"
     lines = [head, "  " + "─" * (len(head) - 2)]
     for name, (symbol, formula) in LINES.items():
         formula = formula or formulas[name]
-        for ours_i, autodiff_i in zip(ours[name], autodiff[name], strict=True):
-            lines.append(f"  {symbol:10}{formula:32}{ours_i:15.9f}{autodiff_i:15.9f}{ours_i - autodiff_i:13.0e}")
-            symbol = formula = ""
+        for i, (mine, other) in enumerate(zip(ours[name], autodiff[name], strict=True)):
+            label = symbol + indices(len(ours[name]))[i]
+            lines.append(f"  {label:14}{formula:30}{mine:15.9f}{other:15.9f}{mine - other:13.0e}")
+            formula = ""
     return "\n".join(lines)
+
+
+def indices(size: int) -> list[str]:
+    """How the elements of a number, a pair (a vector, or the row W₂) and a 2x2 matrix are named."""
+    return {1: [""], 2: ["[1]", "[2]"], 4: ["[1,1]", "[1,2]", "[2,1]", "[2,2]"]}[size]
 
 
 def draw(case: Case, theta: dict, x, y, found: dict) -> Figure:
     """The network: weights and their gradients on the edges, activations in the nodes, deltas below them."""
-    figure = Figure(figsize=(11, 6), layout="constrained")
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
     axes = figure.subplots()
-    axes.set(xlim=(-0.6, 7.3), ylim=(-1.85, 2.0), aspect="equal")
+    axes.set(xlim=(-0.6, 7.3), ylim=(-2.05, 1.75), aspect="equal")
     axes.set_axis_off()
     axes.set_title(f"One backward pass, {case.title}: E = {case.error_formula} = {found['error'][0]:.6f}", color=INK)
-    places = {"x": [(0, 1.1), (0, -1.1)], "a1": [(3, 1.1), (3, -1.1)], "a2": [(6, 0)]}
+    inputs, hidden, output = [(0, 1.1), (0, -1.1)], [(3, 1.1), (3, -1.1)], (6, 0)
 
-    def edge(start, end, weight, gradient, along):
-        (x0, y0), (x1, y1) = start, end
-        axes.plot([x0, x1], [y0, y1], color=BLUE, alpha=0.55, linewidth=1 + 4 * abs(weight), zorder=1)
-        angle = np.degrees(np.arctan2(y1 - y0, x1 - x0))
-        at = {"x": x0 + along * (x1 - x0), "y": y0 + along * (y1 - y0), "rotation": angle, "rotation_mode": "anchor"}
-        axes.text(s=f"{weight:.4g}", color=BLUE, ha="center", va="bottom", fontsize=11, weight="bold", **at)
-        axes.text(s=f"∂ {gradient:.3g}", color=ORANGE, ha="center", va="top", fontsize=9.5, **at)
+    def edge(start, end, weight, updated, gradient, along):
+        run, rise = np.subtract(end, start)
+        place, across = np.add(start, (along * run, along * rise)), np.array([-rise, run]) / np.hypot(run, rise)
+        axes.plot(*zip(start, end, strict=True), color=BLUE, alpha=0.5, linewidth=1 + 4 * abs(weight), zorder=1)
+        style = {"rotation": np.degrees(np.arctan2(rise, run)), "ha": "center", "va": "center"}
+        axes.text(*(place + 0.14 * across), f"{weight:.4g} → {updated:.4g}", color=BLUE, weight="bold", **style)
+        axes.text(*(place - 0.14 * across), f"∂ {gradient:.3g}", color=ORANGE, **style)
 
-    def node(place, name, value, bias=None, gradient=None, delta=None):
+    def node(place, name, value, bias=None, delta=None):
         left, top = place
         axes.scatter(left, top, s=2900, color="white", edgecolors=INK, linewidths=1.6, zorder=2)
         axes.text(left, top, f"{name}\n{value:.4f}", ha="center", va="center", fontsize=10.5, color=INK, zorder=3)
         if delta is not None:
-            bias_text = f"b = {bias:.4g}"
-            axes.text(left, top + 0.43, bias_text, ha="center", va="bottom", color=BLUE, fontsize=10)
-            axes.text(left, top - 0.43, f"δ = {delta:.4g}", ha="center", va="top", color=ORANGE, weight="bold")
+            axes.text(left, top + 0.34, f"b = {bias:.4g}", ha="center", va="bottom", color=BLUE)
+            axes.text(left, top - 0.36, f"δ = {delta:.4g}", ha="center", va="top", color=ORANGE, weight="bold")
 
-    for unit, hidden in enumerate(places["a1"]):
-        for source, start in enumerate(places["x"]):
-            edge(start, hidden, theta["W1"][unit, source], found["gradient_W1"][2 * unit + source], 0.3)
-        edge(hidden, places["a2"][0], theta["W2"][0, unit], found["gradient_W2"][unit], 0.5)
-        node(places["x"][unit], "x₁x₂"[2 * unit : 2 * unit + 2], x[unit])
-        node(
-            hidden, f"a₁[{unit + 1}]", found["a1"][unit], theta["b1"][unit], delta=found["delta1"][unit]
-        )
-    node(places["a2"][0], "ŷ", found["a2"][0], theta["b2"][0], delta=found["delta2"][0])
-    axes.annotate("", (6.95, 0), (6.42, 0), arrowprops={"arrowstyle": "-|>", "color": GREY})
-    axes.text(7.0, 0, f"y = {y[0]:.4g}", va="center", fontsize=11, color=INK)
-    axes.text(-0.4, -1.8, "blue: weights and biases", color=BLUE, fontsize=9.5)
-    axes.text(1.5, -1.8, "orange: ∂ = ∂E/∂w on an edge, δ = ∂E/∂z = ∂E/∂b at a node", color=ORANGE, fontsize=9.5)
+    w1, w2, b1, b2 = (theta[name] for name in ("W1", "W2", "b1", "b2"))
+    for i, unit in enumerate(hidden):
+        for j, start in enumerate(inputs):
+            flat = 2 * i + j  # the table's numbers lie row after row
+            edge(start, unit, w1[i, j], found["updated_W1"][flat], found["gradient_W1"][flat], along=0.29)
+        edge(unit, output, w2[0, i], found["updated_W2"][i], found["gradient_W2"][i], along=0.5)
+        node(inputs[i], ("x₁", "x₂")[i], x[i])
+        node(unit, f"a₁[{i + 1}]", found["a1"][i], b1[i], found["delta1"][i])
+    node(output, "ŷ", found["a2"][0], b2[0], found["delta2"][0])
+    axes.annotate("", (6.85, 0), (6.35, 0), arrowprops={"arrowstyle": "-|>", "color": GREY})
+    axes.text(6.9, 0, f"y = {y[0]:.4g}", va="center", fontsize=11, color=INK)
+    axes.text(-0.4, -1.98, "blue: biases b, and weights before → after the step", color=BLUE, fontsize=9.5)
+    axes.text(3.0, -1.98, "orange: ∂ is ∂E/∂w of an edge, δ is ∂E/∂z = ∂E/∂b of a node", color=ORANGE, fontsize=9.5)
     return figure
 
 
@@ -213,8 +219,10 @@ def main(options: Options | None = None) -> dict:
         for name, case in CASES.items():
             ours = by_hand(case, theta, x, y, options.learning_rate)
             autodiff = by_autodiff(case, theta, x, y, options.learning_rate)
-            print(f"\nThe 2-2-1 sigmoid network, {case.title}: x = {options.x}, y = {options.target}, "
-                  f"η = {options.learning_rate}\n\n{table(case, ours, autodiff)}")
+            print(
+                f"\nThe 2-2-1 sigmoid network, {case.title}: x = {options.x}, y = {options.target}, "
+                f"η = {options.learning_rate}\n\n{table(case, ours, autodiff)}"
+            )
             figure = save_figure(options.output, name, draw(case, theta, x, y, ours))
             print(f"\n  drawn in {figure}")
             difference = max(float(np.abs(ours[line] - autodiff[line]).max()) for line in LINES)
