@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 BLUE, ORANGE, INK, GREY = "#2b6cb0", "#dd6b20", "#1a202c", "#a0aec0"
 COUNTS = LinearSegmentedColormap.from_list("counts", ["#ffffff", "#fbd38d", ORANGE, "#7b341e"])
@@ -15,25 +16,41 @@ SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#ffffff", ORANGE])
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], title: str = "Learning curves") -> Figure:
-    """Loss and accuracy by epoch, as `jaxbp.fit` returns them."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """Loss and, where a validation was measured, error by epoch, from the history that `jaxbp.fit` returns."""
+    validated = "validation_accuracy" in history
+    figure = Figure(figsize=(9, 3.8) if validated else (5, 3.8), layout="constrained")
     figure.suptitle(title)
-    draw_curves(left, {"training": history["loss"], "validation": history["validation_loss"]})
-    left.set(ylabel="loss", yscale="log")
-    errors = {"validation": [100 * (1 - accuracy) for accuracy in history["validation_accuracy"]]}
-    draw_curves(right, errors, colors=[ORANGE])
-    right.set(ylabel="error (%)", ylim=(0, None))
-    last = errors["validation"][-1]
-    right.set_title(f"validation error after the last epoch: {last:.2f} %", fontsize=10, color=ORANGE)
+    panels = figure.subplots(1, 2 if validated else 1, squeeze=False)[0]
+    losses = {"training": "loss", "validation": "validation_loss"}
+    draw_curves(panels[0], {name: history[key] for name, key in losses.items() if key in history}, "loss")
+    if validated:
+        errors = [100 * (1 - accuracy) for accuracy in history["validation_accuracy"]]
+        draw_curves(panels[1], {"validation": errors}, "error (%)", colors=[ORANGE])
+        panels[1].annotate(
+            f"{errors[-1]:.2f} %",
+            (len(errors), errors[-1]),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="right",
+            color=ORANGE,
+        )
     return figure
 
 
-def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], colors: Sequence[str] = (BLUE, ORANGE)) -> None:
-    """One line a curve, named in a legend."""
+def draw_curves(
+    axes: Axes, curves: Mapping[str, Sequence[float]], ylabel: str, colors: Sequence[str] = (BLUE, ORANGE)
+) -> None:
+    """One line a curve, named in a legend, on a logarithmic scale if no value is zero."""
     for color, (name, values) in zip(colors, curves.items(), strict=False):
         axes.plot(range(1, len(values) + 1), values, color=color, label=name, linewidth=1.8, marker=".", markersize=4)
-    axes.set_xlabel("epoch")
+    if min(map(min, curves.values())) > 0:
+        axes.set_yscale("log")
+        for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis(StrMethodFormatter("{x:g}"))
+        axes.tick_params(axis="y", which="minor", labelsize=8)
+    else:
+        axes.set_ylim(0, None)
+    axes.set(xlabel="epoch", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.grid(color=GREY, alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -52,10 +69,13 @@ def confusion_matrix(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, "
     for (row, column), count in np.ndenumerate(counts):
         if count:
             dark = mistakes[row, column] > 0.6 * mistakes.max()
-            color = GREY if row == column else "white" if dark else INK
+            color = "#4a5568" if row == column else "white" if dark else INK
             axes.text(column, row, count, ha="center", va="center", color=color, fontsize=9)
     axes.set(xticks=range(classes), yticks=range(classes), xlabel="read as", ylabel="digit")
     axes.set_title(f"{mistakes.sum()} of {len(labels)} misread ({mistakes.sum() / len(labels):.2%})")
+    axes.add_patch(Rectangle((-0.5, -0.5), classes, classes, fill=False, color=GREY, linewidth=0.8))
+    for digit in range(classes):
+        axes.add_patch(Rectangle((digit - 0.5, digit - 0.5), 1, 1, color=GREY, alpha=0.18, linewidth=0))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
@@ -73,8 +93,9 @@ def misread_digits(
     wrong = np.flatnonzero(predicted != labels)
     wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]])]
     shown = wrong[: rows * columns]
+    columns = max(3, min(columns, len(shown)))
     rows = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(1.25 * columns, 1.55 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(1.25 * columns, 1.6 * rows + 0.5), layout="constrained")
     most = f", the {len(shown)} most confident of them" if len(shown) < len(wrong) else ""
     figure.suptitle(f"{len(wrong)} misread digits{most}")
     grid = figure.subplots(rows, columns, squeeze=False)

@@ -24,7 +24,7 @@ class Trained(NamedTuple):
 
 
 def adamw(peak: float, weight_decay: float, steps: int) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay; the learning rate rises to `peak` for a twentieth of the steps, then falls to 0."""
+    """Adam with decoupled weight decay; the learning rate rises to `peak` in a twentieth of the steps, then falls."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak, max(1, steps // 20), max(2, steps))
     return optax.adamw(schedule, weight_decay=weight_decay)
 
@@ -34,7 +34,7 @@ def train(
     loss: jaxbp.Loss,
     optimizer: optax.GradientTransformation,
     data: Examples,
-    validation: Examples,
+    validation: Examples | None,
     *,
     epochs: int,
     batch_size: int,
@@ -82,7 +82,9 @@ def predict(model: jaxbp.Layer, params: jaxbp.layer.Params, x: np.ndarray, batch
     return np.concatenate([forward(params, x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
 
 
-def draw_results(folder: Path, trained: Trained, title: str, test: Examples, probabilities: np.ndarray) -> Sequence[Path]:
+def draw_results(
+    folder: Path, trained: Trained, title: str, test: Examples, probabilities: np.ndarray
+) -> Sequence[Path]:
     """Learning curves, gradient flow, confusion matrix and misread digits, each as a picture in `folder`."""
     images, labels = test
     figures = {
