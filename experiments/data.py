@@ -100,12 +100,23 @@ def download(dataset: DataSet, name: str, cached: Path) -> bytes:
         except DataError:
             failures.append(f"{home} (truncated or altered)")
         else:
-            write_atomically(cached, packed)
+            keep(cached, packed)
             return content
     raise DataError(
         f"Could not get {dataset.name}/{name} from {' or '.join(failures)}: check the network, or set JAXBP_DATA to a "
         f"folder that holds {dataset.name}/{name}."
     )
+
+
+def keep(cached: Path, packed: bytes) -> None:
+    """Puts a file into the cache."""
+    try:
+        write_atomically(cached, packed)
+    except OSError as error:
+        folder = cached.parent
+        raise DataError(
+            f"The cache {folder} can't be written ({error.strerror}): set JAXBP_CACHE to another."
+        ) from None
 
 
 def fetch(address: str, timeout: float = 30) -> bytes:

@@ -108,7 +108,7 @@ def main(options: Options | None = None) -> dict:
         jaxbp.SoftmaxCrossEntropy(smoothing=preset.smoothing),
         adamw(preset.learning_rate, preset.weight_decay, steps),
         training,
-        validation if options.validation else None,
+        validation,
         epochs=epochs,
         batch_size=preset.batch_size,
         seed=options.seed,

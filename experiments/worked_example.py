@@ -209,12 +209,12 @@ def main(options: Options | None = None) -> dict:
     options = options or Options()
     results = {}
     with jax.enable_x64(True):
-        x, y = jnp.array(options.x), jnp.array([options.target])
+        x, y = jnp.array(options.x, float), jnp.array([options.target], float)
         theta = {
-            "W1": jnp.array(options.w1),
-            "b1": jnp.array(options.b1),
-            "W2": jnp.array([options.w2]),
-            "b2": jnp.array([options.b2]),
+            "W1": jnp.array(options.w1, float),
+            "b1": jnp.array(options.b1, float),
+            "W2": jnp.array([options.w2], float),
+            "b2": jnp.array([options.b2], float),
         }
         for name, case in CASES.items():
             ours = by_hand(case, theta, x, y, options.learning_rate)
