@@ -25,15 +25,8 @@ def learning_curves(history: Mapping[str, Sequence[float]], title: str = "Learni
     draw_curves(panels[0], {name: history[key] for name, key in losses.items() if key in history}, "loss")
     if validated:
         errors = [100 * (1 - accuracy) for accuracy in history["validation_accuracy"]]
-        draw_curves(panels[1], {"validation": errors}, "error (%)", colors=[ORANGE])
-        panels[1].annotate(
-            f"{errors[-1]:.2f} %",
-            (len(errors), errors[-1]),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="right",
-            color=ORANGE,
-        )
+        label = f"validation, {errors[-1]:.2f} % at the end"
+        draw_curves(panels[1], {label: errors}, "error (%)", colors=[ORANGE])
     return figure
 
 

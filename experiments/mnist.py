@@ -95,12 +95,11 @@ def main(options: Options | None = None) -> dict:
     options = options or Options()
     preset, started = options.preset.value, time.perf_counter()
     epochs = preset.epochs if options.epochs is None else options.epochs
-    training, test = load_mnist()
-    training, test = (tuple(array[: options.examples] for array in part) for part in (training, test))
-    held_out = len(training[0]) - options.validation
-    training, validation = (
-        tuple(array[part] for array in training) for part in (slice(held_out), slice(held_out, None))
-    )
+    everything, test = load_mnist()
+    kept = len(everything[0]) - options.validation
+    training = tuple(array[:kept][: options.examples] for array in everything)
+    validation = tuple(array[kept:] for array in everything) if options.validation else None
+    test = tuple(array[: options.examples] for array in test)
 
     steps = epochs * -(-len(training[0]) // preset.batch_size)
     trained = train(

@@ -198,7 +198,7 @@ def draw(case: Case, theta: dict, x, y, found: dict) -> Figure:
         node(unit, f"a₁[{i + 1}]", found["a1"][i], b1[i], found["delta1"][i])
     node(output, "ŷ", found["a2"][0], b2[0], found["delta2"][0])
     axes.annotate("", (6.85, 0), (6.35, 0), arrowprops={"arrowstyle": "-|>", "color": GREY})
-    axes.text(6.9, 0, f"y = {y[0]:.4g}", va="center", fontsize=11, color=INK)
+    axes.text(6.9, 0, f"target\ny = {y[0]:.4g}", va="center", fontsize=11, color=INK)
     axes.text(-0.4, -1.98, "blue: biases b, and weights before → after the step", color=BLUE, fontsize=9.5)
     axes.text(3.0, -1.98, "orange: ∂ is ∂E/∂w of an edge, δ is ∂E/∂z = ∂E/∂b of a node", color=ORANGE, fontsize=9.5)
     return figure
