@@ -1,6 +1,6 @@
 """What the experiments on images share: train with the gradient's flow watched, then look at the mistakes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,13 +39,14 @@ def train(
     epochs: int,
     batch_size: int,
     seed: int,
+    augment: Callable | None = None,
     watched: int = 256,
     moments: int = 8,
 ) -> Trained:
     """`jaxbp.fit`, with the sizes of activations, deltas and gradients measured at some moments of the training.
 
     Args:
-        model, loss, optimizer, data, validation, epochs, batch_size: as in `jaxbp.fit`.
+        model, loss, optimizer, data, validation, epochs, batch_size, augment: as in `jaxbp.fit`.
         seed: of the initial parameters, the order of the examples and the dropout.
         watched: on how many examples the sizes are measured.
         moments: how often, beside before the first epoch.
@@ -71,6 +72,7 @@ def train(
         validation=validation,
         key=key,
         state=state,
+        augment=augment,
         on_epoch=watch,
     )
     return Trained(state.params, history, flow)

@@ -4,10 +4,10 @@ from experiments.digits import Options, load, main
 
 
 def test_a_small_run_checks_trains_tests_and_draws(tmp_path, capsys):
-    metrics = main(Options(epochs=6, examples=400, output=tmp_path))
-    assert metrics["test_accuracy"] > 0.8
+    metrics = main(Options(epochs=4, examples=400, output=tmp_path))
+    assert metrics["test_accuracy"] > 0.7
     assert metrics["largest_gradient_error"] < 1e-10
-    assert len(metrics["history"]["loss"]) == 6
+    assert len(metrics["history"]["loss"]) == 4
     assert json.loads((tmp_path / "results.json").read_text()) == metrics
     assert {path.stem for path in tmp_path.glob("*.png")} == {
         "learning_curves",

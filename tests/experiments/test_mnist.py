@@ -11,10 +11,10 @@ from experiments.mnist import Choice, Options
 
 @pytest.mark.parametrize("preset", Choice, ids=lambda preset: preset.name)
 def test_a_small_run_trains_tests_and_draws(preset, tiny_mnist, tmp_path):
-    metrics = mnist.main(Options(preset=preset, epochs=3, validation=50, output=tmp_path))
-    assert metrics["test_accuracy"] > 0.5
+    metrics = mnist.main(Options(preset=preset, epochs=2, validation=50, output=tmp_path))
+    assert metrics["test_accuracy"] > 0.3
     assert metrics["training_examples"] == 250
-    assert len(metrics["history"]["validation_accuracy"]) == 3
+    assert len(metrics["history"]["validation_accuracy"]) == 2
     assert json.loads((tmp_path / preset.name / "results.json").read_text()) == metrics
     assert {path.stem for path in (tmp_path / preset.name).glob("*.png")} == {
         "learning_curves",
