@@ -73,7 +73,9 @@ def header() -> str:
     if importlib.util.find_spec("torch"):
         versions.append(f"torch {importlib.metadata.version('torch')}")
     device = jax.devices()[0]
-    return f"{device.platform} ({device.device_kind}), {os.cpu_count()} cores, {platform.machine()}, " + ", ".join(versions)
+    return f"{device.platform} ({device.device_kind}), {os.cpu_count()} cores, {platform.machine()}, " + ", ".join(
+        versions
+    )
 
 
 def as_table(rows: list[dict]) -> str:
