@@ -13,7 +13,7 @@ from jaxbp.backprop import backpropagate
 from jaxbp.layer import ArrayLike, Layer, Params, describe
 from jaxbp.losses.loss import Loss
 from jaxbp.record import recorded
-from jaxbp.sweep import Composite, layers, leaves, param_gradient, sweep
+from jaxbp.reverse import Composite, layers, leaves, param_gradient, sweep
 
 
 def summary(model: Layer, x: ArrayLike) -> str:
