@@ -1,6 +1,6 @@
 """The same training step three times: by jaxbp, by jax.grad of the same forward pass, by PyTorch.
 
-An engine is built from a workload and is called without arguments: one step on the same batch, finished when it returns.
+An engine is built from a workload and called without arguments: one step on the same batch, finished when it returns.
 """
 
 from collections.abc import Callable
