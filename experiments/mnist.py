@@ -52,7 +52,7 @@ CLASSIC = Preset(
     weight_decay=0.1,
     smoothing=0.1,
 )
-# Without the shifts this one stayed at 98.7 % on the last 10,000 training examples, held out, whatever else was tried.
+# Without the shifts this one stays near 98.7 % on the last 10,000 training examples, held out.
 WIDE = Preset(
     jaxbp.Serial(
         jaxbp.Flatten(),
