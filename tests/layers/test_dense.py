@@ -93,7 +93,7 @@ def test_no_input_features_is_an_error():
 
 
 def test_parameters_of_a_dense_layer_of_other_width_are_refused():
-    model, params = model_and_params()
+    _, params = model_and_params()
     wider = Serial(Dense(5), Serial(Dense(7)))
     with pytest.raises(
         LayerError, match=r'layer "1.0", Dense\(7\): expected a weight \[inputs, 7\], got float32\[5, 2\]'
