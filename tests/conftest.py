@@ -10,6 +10,15 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 
-from jaxtyping import install_import_hook
+import pytest
+from jaxtyping import config, install_import_hook
 
 install_import_hook("jaxbp", "beartype.beartype")
+
+
+@pytest.fixture
+def unchecked():
+    """Switches the checked annotations off, to see the errors that users see."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
