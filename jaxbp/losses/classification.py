@@ -121,7 +121,8 @@ class SoftmaxCrossEntropy(Loss):
             at_label = (*jnp.indices(y.shape), y)
             g = scale * a + jnp.zeros_like(a).at[at_label].add(-(1 - self.smoothing) * scale[..., 0])
             return g - scale * self.smoothing / a.shape[-1] if self.smoothing else g
-        mass = jnp.sum(y, -1, keepdims=True, dtype=a.dtype)
+        y = y.astype(a.dtype)
+        mass = jnp.sum(y, -1, keepdims=True)
         if self.smoothing:
             y = (1 - self.smoothing) * y + self.smoothing / a.shape[-1]
             mass = (1 - self.smoothing) * mass + self.smoothing

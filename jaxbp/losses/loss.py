@@ -14,11 +14,11 @@ from math import prod
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Float, PyTree
 
-from jaxbp.layer import constructor_call, describe, is_concrete
+from jaxbp.layer import ArrayLike, constructor_call, describe, is_concrete
 
-Weights = Float[Array, " n"]
+Weights = ArrayLike  # one number per example, [n]
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,15 @@ class Loss:
 
     def forward(
         self,
-        outputs: Float[Array, "n ..."],
-        targets: Shaped[Array, "n ..."],
+        outputs: Array,
+        targets: ArrayLike,
         weights: Weights | None = None,
         total: Float[Array, ""] | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
         """The weighted mean loss, and the residuals of `backward`.
 
         Args:
-            outputs: what the model returned.
+            outputs: what the model returned, [n, ...].
             targets: what it should have returned.
             weights: one number per example.
             total: what the weighted sum is divided by, the sum of weights unless given: that of the whole batch, where
