@@ -62,12 +62,14 @@ class Dense(Layer):
             return {"weight": weight}
         return {"weight": weight, "bias": jnp.sum(g, range(g.ndim - 1)).astype(params["bias"].dtype)}
 
+    def affine(self, params: Params, x, g: Float[Array, "n *t outputs"]):
+        """x [n, positions, inputs] and g [n, positions, outputs], one position where x is [n, inputs]."""
+        return x.reshape(x.shape[0], -1, x.shape[-1]), g.reshape(g.shape[0], -1, g.shape[-1])
+
     def _require_input(self, x):
         require_floating(self, x)
         if len(x.shape) < 2:
-            raise LayerError(
-                self, f"expected [examples, ..., inputs], got {describe(x)}; one example alone is x[None]"
-            )
+            raise LayerError(self, f"expected [examples, ..., inputs], got {describe(x)}; one example alone is x[None]")
         if x.shape[-1] == 0:
             raise LayerError(self, f"expected at least one input feature, got {describe(x)}")
 
@@ -82,7 +84,8 @@ class Dense(Layer):
         weight = params["weight"]
         if weight.ndim != 2 or weight.shape[1] != self.outputs:
             raise LayerError(
-                self, f"expected a weight [inputs, {self.outputs}], got {describe(weight)}: parameters of another model?"
+                self,
+                f"expected a weight [inputs, {self.outputs}], got {describe(weight)}: parameters of another model?",
             )
         if weight.shape[0] != x.shape[-1]:
             raise LayerError(
