@@ -1,9 +1,9 @@
 """Backpropagation: forward through the model and its loss, then one sweep back.
 
-    outputs, residuals = model.forward(params, x)
-    J,       kept      = loss.forward(outputs, targets)
-    g                  = loss.backward(kept)                      δ at the output
-    ∂J/∂x,   visited   = sweep(model, params, residuals, g)       δ at every layer, and what each visit makes of it
+outputs, residuals = model.forward(params, x)
+J,       kept      = loss.forward(outputs, targets)
+g                  = loss.backward(kept)                      δ at the output
+∂J/∂x,   visited   = sweep(model, params, residuals, g)       δ at every layer, and what each visit makes of it
 """
 
 from collections.abc import Callable, Mapping
@@ -79,9 +79,7 @@ def value_and_quantities(
         A function (params, x, targets, rng=None, weights=None, total=None) -> (loss, {name: quantity}), each quantity a
         tree that mirrors the model unless its `gather` makes something else of it.
     """
-    quantities = {
-        name: q if isinstance(q, Quantity) else Quantity(q) for name, q in quantities.items()
-    }
+    quantities = {name: q if isinstance(q, Quantity) else Quantity(q) for name, q in quantities.items()}
 
     def value_and_dict(
         params: Params,

@@ -63,8 +63,8 @@ class Several(Composite):
         if not isinstance(params, tuple | list) or len(params) != len(self.layers):
             raise LayerError(
                 self,
-                f"expected the parameters of {len(self.layers)} layers in a tuple, got {shorten(describe(params), 200)}; "
-                "do they come from this model's init?",
+                f"expected the parameters of {len(self.layers)} layers in a tuple, "
+                f"got {shorten(describe(params), 200)}; do they come from this model's init?",
             )
 
     def __str__(self):

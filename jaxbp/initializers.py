@@ -2,9 +2,9 @@
 
 For a weight with fan_in inputs and fan_out outputs (in a convolution each times the window's size):
 
-    LeCun    variance 1 / fan_in                 outputs as large as inputs           LeCun et al. (1998), Efficient BackProp
-    Glorot   variance 2 / (fan_in + fan_out)     a compromise with the deltas' size   Glorot & Bengio (2010)
-    He       variance 2 / fan_in                 makes up for relu's dead half        He et al. (2015), arXiv 1502.01852
+    LeCun    variance 1 / fan_in                outputs as large as inputs         LeCun et al. (1998)
+    Glorot   variance 2 / (fan_in + fan_out)    a compromise with the deltas       Glorot & Bengio (2010)
+    He       variance 2 / fan_in                makes up for relu's dead half      He et al. (2015), arXiv 1502.01852
 
 Each is a value, not a closure, so that layers that hold it stay comparable and hashable; JAX draws the numbers.
 """

@@ -125,7 +125,11 @@ def sweep(
             g = edited(path, layer, edits[path], g)
         if isinstance(layer, Composite):
             return layer.reverse(
-                lambda name, *trees: walk(join(path, name), layer.children[name], *trees), params, feedback, residuals, g
+                lambda name, *trees: walk(join(path, name), layer.children[name], *trees),
+                params,
+                feedback,
+                residuals,
+                g,
             )
         visited = visit(Site(path, layer, params, residuals, g))
         return layer.input_gradient(params if feedback is None else feedback, residuals, g), visited
@@ -179,6 +183,15 @@ def leaves(model: Layer, tree: PyTree, path: str = "") -> dict[str, Any]:
     for name, child in model.children.items():
         found |= leaves(child, part(tree, name), join(path, name))
     return found
+
+
+def from_leaves(model: Layer, by_path: Mapping[str, Any], path: str = "") -> PyTree:
+    """The tree that mirrors the model, from a dict by path: the inverse of `leaves`."""
+    if not isinstance(model, Composite):
+        return by_path[path]
+    return model.collect(
+        {name: from_leaves(child, by_path, join(path, name)) for name, child in model.children.items()}
+    )
 
 
 def map_layers(model: Layer, change: Callable[[str, Layer], Layer], path: str = "") -> Layer:

@@ -202,7 +202,7 @@ class LogSoftmax(Layer):
 def require_feature_axis(layer: Softmax | LogSoftmax, x: Array) -> None:
     """Refuses an axis that x lacks, and the first one: it counts examples, which must not mix."""
     require_floating(layer, x)
-    if not 0 < layer.axis % max(x.ndim, 1) or not -x.ndim <= layer.axis < x.ndim:
+    if not -x.ndim <= layer.axis < x.ndim or layer.axis % x.ndim == 0:
         raise LayerError(
             layer, f"expected axis {layer.axis} to be a feature axis of [examples, ...], got {describe(x)}"
         )

@@ -1,0 +1,103 @@
+"""jaxbp: neural networks in JAX, trained by backpropagation written out by hand, each gradient proved against jax.grad.
+
+model = jaxbp.Serial(jaxbp.Dense(128), jaxbp.Relu(), jaxbp.Dense(10))
+params = model.init(jax.random.key(0), x)
+value, grads = jaxbp.value_and_grad(model, jaxbp.SoftmaxCrossEntropy())(params, x, labels)
+"""
+
+from jaxbp.backprop import Quantity, value_and_grad, value_and_quantities
+from jaxbp.check import check_gradients
+from jaxbp.compose import Parallel, Recompute, Repeat, Residual, Serial
+from jaxbp.diverged import Diverged
+from jaxbp.figures import plot_flow
+from jaxbp.fit import evaluate, fit, train_epoch
+from jaxbp.initializers import Glorot, He, LeCun
+from jaxbp.inspect import layer_sizes, summary, trace
+from jaxbp.interop import FromAutodiff, as_custom_vjp
+from jaxbp.laws import check_layer
+from jaxbp.layer import Layer, LayerError, Site
+from jaxbp.layers import (
+    Concatenate,
+    Dense,
+    Dropout,
+    Elu,
+    Flatten,
+    Gelu,
+    Identity,
+    LeakyRelu,
+    LogSoftmax,
+    Relu,
+    Reshape,
+    Sigmoid,
+    Silu,
+    Softmax,
+    Softplus,
+    Sum,
+    Tanh,
+)
+from jaxbp.losses import BinaryCrossEntropy, HalfSquaredError, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from jaxbp.sweep import Composite, delta, keep, leaves, param_gradient, revisit, sweep
+from jaxbp.train import TrainState, make_train_step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BinaryCrossEntropy",
+    "Composite",
+    "Concatenate",
+    "Dense",
+    "Diverged",
+    "Dropout",
+    "Elu",
+    "Flatten",
+    "FromAutodiff",
+    "Gelu",
+    "Glorot",
+    "HalfSquaredError",
+    "He",
+    "Huber",
+    "Identity",
+    "Layer",
+    "LayerError",
+    "LeCun",
+    "LeakyRelu",
+    "LogSoftmax",
+    "Loss",
+    "MeanSquaredError",
+    "Parallel",
+    "Quantity",
+    "Recompute",
+    "Relu",
+    "Repeat",
+    "Reshape",
+    "Residual",
+    "Serial",
+    "Sigmoid",
+    "Silu",
+    "Site",
+    "Softmax",
+    "SoftmaxCrossEntropy",
+    "Softplus",
+    "Sum",
+    "Tanh",
+    "TrainState",
+    "as_custom_vjp",
+    "check_gradients",
+    "check_layer",
+    "delta",
+    "evaluate",
+    "fit",
+    "keep",
+    "layer_sizes",
+    "leaves",
+    "make_train_step",
+    "param_gradient",
+    "plot_flow",
+    "revisit",
+    "summary",
+    "sweep",
+    "trace",
+    "train_epoch",
+    "value_and_grad",
+    "value_and_quantities",
+]

@@ -1,0 +1,220 @@
+"""Proof by comparison: is the hand-written backward pass of a model the derivative of its forward pass?
+
+Everything runs in float64. Two questions are asked at every layer:
+
+    alone        for a random cotangent, are its two gradients the vector-Jacobian product of its forward?
+    whole pass   are the δ that reaches it, and the gradients it returns, those of jax.grad of the whole loss?
+
+The first finds who is wrong, whatever came from above; the second that the parts were put together right. The true δ is
+a gradient too: that of the loss in a tap, a zero that is added to the layer's output.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from jaxbp.backprop import require_examples
+from jaxbp.compose import Repeat
+from jaxbp.diagnosis import likely_mistake, relative_error
+from jaxbp.inspect import leaves_of
+from jaxbp.interop import merge, split_floating
+from jaxbp.judge import FLOOR, float64, judge_turns, named_leaves, norm, oracle, raised
+from jaxbp.layer import Layer, Params
+from jaxbp.losses.loss import Loss
+from jaxbp.record import Record, Recorded
+from jaxbp.report import Finding, Report
+from jaxbp.sweep import Composite, from_leaves, layers, leaves, map_layers, param_gradient, sweep
+
+
+def check_gradients(
+    model: Layer,
+    loss: Loss,
+    params: Params,
+    x: PyTree,
+    targets: PyTree,
+    rng: PRNGKeyArray | None = None,
+    weights: Array | None = None,
+    tolerance: float = 1e-9,
+) -> Report:
+    """Compares every delta and every gradient with jax.grad in float64, whatever the dtype of the arguments.
+
+    Args:
+        model: any layer; a layer of the user's own is a leaf like all others.
+        loss: any loss.
+        params: the model's parameters.
+        x: inputs, examples first; a handful is enough.
+        targets: what the loss expects.
+        rng: a key checks the training mode (dropout).
+        weights: one number per example.
+        tolerance: the relative error that is still called right.
+
+    Returns:
+        A report: `print` shows the table, `report.ok` the verdict, and `report.first_wrong` the first wrong layer in
+        backward order with the likely mistake.
+    """
+    require_examples(x)
+    with jax.enable_x64(True):
+        params, x, targets, weights = float64((params, x, targets, weights))
+        model.forward(params, x, rng)  # wrong input is told in its own words
+        pass_ = _Pass(model, loss, params, x, targets, rng, weights)
+        return Report(tuple(_findings(pass_, tolerance)), tolerance)
+
+
+class _Tapped(Layer):
+    """A layer with a tap on its output: y + tap. The gradient of a loss in the tap is the layer's δ."""
+
+    def __init__(self, layer: Layer):
+        self.layer = layer
+
+    def forward(self, params, x, rng=None):
+        y, residuals = self.layer.forward(params["layer"], x, rng)
+        moving, fixed = split_floating(y)
+        return merge(jax.tree.map(jnp.add, moving, params["tap"]), fixed), residuals
+
+
+class _Proven(Recorded):
+    """A recorded layer that sends on the true gradient, so that each layer is judged on its own merits."""
+
+    def input_gradient(self, params, record, g):
+        return oracle(self.layer).input_gradient(params, (record.x, record.rng), g)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One forward and backward pass, the hand-written one and the true one."""
+
+    model: Layer
+    loss: Loss
+    params: Params
+    x: PyTree
+    targets: PyTree
+    rng: PRNGKeyArray | None
+    weights: Array | None
+
+    def value(self, outputs, weighted=True):
+        return self.loss.forward(outputs, self.targets, self.weights if weighted else None)
+
+    def sites(self) -> tuple[PyTree, dict[str, tuple[Params, Record, PyTree]]]:
+        """The outputs, and by path (params, record, true δ)."""
+        proven = map_layers(self.model, lambda path, layer: _Proven(layer))
+        outputs, records = proven.forward(self.params, self.x, self.rng)
+        g = jax.grad(lambda y: self.value(y)[0])(outputs)
+        _, kept = sweep(proven, self.params, records, g, lambda site: (site.params, site.residuals, site.g))
+        return outputs, kept
+
+    def by_hand(self, g) -> tuple[PyTree, PyTree]:
+        """∂J/∂x, and the tree of (δ, gradient)."""
+        _, residuals = self.model.forward(self.params, self.x, self.rng)
+        return sweep(self.model, self.params, residuals, g, lambda site: (site.g, param_gradient(site)))
+
+    def by_autodiff(self, kept) -> tuple[PyTree, PyTree]:
+        """The same two; `kept` is the tree of `sites`, which tells the taps' shapes."""
+        taps = {
+            path: {"layer": params, "tap": jax.tree.map(jnp.zeros_like, g)}
+            for path, (params, _, g) in leaves(self.model, kept).items()
+        }
+        tapped = map_layers(self.model, lambda path, layer: _Tapped(layer))
+        moving, fixed = split_floating(self.x)
+
+        def value(taps, moving):
+            outputs, _ = tapped.forward(from_leaves(self.model, taps), merge(moving, fixed), self.rng)
+            return self.value(outputs)[0]
+
+        taps, dx = jax.grad(value, (0, 1))(taps, moving)
+        return dx, from_leaves(self.model, {path: (at["tap"], at["layer"]) for path, at in taps.items()})
+
+
+def _findings(run: _Pass, tolerance: float) -> Iterator[Finding]:
+    """Every gradient of the run, in backward order."""
+    outputs, kept = run.sites()
+    sites = leaves(run.model, kept)
+    examples = jax.tree.leaves(run.x)[0].shape[0]
+    loss_finding, g = _judge_loss(run, outputs, examples, tolerance)
+    alone = {
+        path: judge_turns(layer, path, turns(run.model, path, sites[path]), examples, tolerance)
+        for path, layer in leaves_of(run.model).items()
+    }
+    mistaken = loss_finding.mistake or any(mistake for at in alone.values() for _, mistake in at.values())
+    try:
+        whole = _compare_whole(run, run.by_hand(g), run.by_autodiff(kept), g)
+    except Exception:
+        if not mistaken:
+            raise
+        whole = {}  # a wrong layer has brought the pass down; its finding says which
+
+    yield loss_finding
+    last, blamed = "", bool(mistaken)
+    for path, layer in reversed(leaves_of(run.model).items()):
+        if not blamed and whole[path, "delta"] > tolerance:
+            yield _blame_composite(run.model, last, path, whole[path, "delta"])
+            blamed = True
+        yield Finding(path, str(layer), "delta", whole.get((path, "delta")))
+        for what, (error, mistake) in alone[path].items():
+            yield Finding(path, str(layer), what, whole.get((path, what)), error, mistake)
+        last = path
+    if jax.tree.leaves(split_floating(run.x)[0]):
+        if not blamed and whole["input", "delta"] > tolerance:
+            yield _blame_composite(run.model, last, "input", whole["input", "delta"])
+        yield Finding("input", "x", "delta", whole.get(("input", "delta")))
+
+
+def _judge_loss(run, outputs, examples, tolerance) -> tuple[Finding, PyTree]:
+    """The loss's own gradient, and what it sends down."""
+    true = jax.grad(lambda y: run.value(y)[0])(outputs)
+    try:
+        g = run.loss.backward(run.value(outputs)[1])
+    except Exception as error:
+        return Finding("loss", str(run.loss), "delta", whole=float("inf"), mistake=raised(error)), None
+    error, mistake = relative_error(g, true, 0.0), None
+    if error > tolerance:
+        candidates = {}
+        if run.weights is not None:
+            unweighted = jax.grad(lambda y: run.value(y, weighted=False)[0])(outputs)
+            candidates["the weights per example are left out"] = unweighted
+        mistake = likely_mistake(g, true, examples, candidates)
+    return Finding("loss", str(run.loss), "delta", whole=error, mistake=mistake), g
+
+
+def _compare_whole(run, ours, true, g) -> dict[tuple[str, str], float]:
+    """By path and quantity: the relative error of the whole pass."""
+    (dx, by_hand), (true_dx, by_autodiff) = ours, true
+    floor, errors = FLOOR * norm(g), {}
+    for path, (true_delta, true_gradient) in leaves(run.model, by_autodiff).items():
+        delta, gradient = leaves(run.model, by_hand)[path]
+        errors[path, "delta"] = _tree_error(delta, true_delta, floor)
+        for (name, a), (_, b) in zip(named_leaves(gradient), named_leaves(true_gradient), strict=True):
+            errors[path, f"gradient of {name}"] = relative_error(a, b, floor)
+    errors["input", "delta"] = _tree_error(dx, true_dx, floor)
+    return errors
+
+
+def _blame_composite(model, above: str, below: str, error: float) -> Finding:
+    """All layers are right alone, δ was right at `above` and is wrong at `below`: the composite between them is not."""
+    composites = {path: layer for path, layer in layers(model) if isinstance(layer, Composite)}
+
+    def holds(composite, path):
+        return composite == "" or path.startswith(f"{composite}.")
+
+    left = [path for path in composites if holds(path, above) and (below == "input" or not holds(path, below))]
+    both = [path for path in composites if holds(path, above) and holds(path, below)]
+    path = min(left, key=len) if left else max(both, key=len)
+    mistake = "the layers inside are right alone, but the delta is sent past or through them wrongly"
+    return Finding(path, str(composites[path]), "input gradient", whole=error, mistake=mistake)
+
+
+def turns(model: Layer, path: str, tree: PyTree) -> list[PyTree]:
+    """What a sweep collected at a leaf layer, one entry for each turn of the Repeats around it."""
+    around = [layer for name, layer in layers(model) if name == "" or path.startswith(f"{name}.")]
+    depth = sum(isinstance(layer, Repeat) for layer in around if layer is not model or path)
+    if depth == 0:
+        return [tree]
+    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[depth:]), tree)
+    return [jax.tree.map(lambda a, i=i: a[i], flat) for i in range(jax.tree.leaves(flat)[0].shape[0])]
+
+
+def _tree_error(a: PyTree, b: PyTree, floor: float) -> float:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max((relative_error(p, q, floor) for p, q in pairs), default=0.0)
