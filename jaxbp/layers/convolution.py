@@ -30,7 +30,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxbp.initializers import Initializer, LeCun
 from jaxbp.layer import ArrayLike, LayerError, Params, describe
-from jaxbp.layers.correlation import correlate, match, patches, spread, transposed
+from jaxbp.layers.correlation import patches, transposed
+from jaxbp.layers.routes import correlate, match, spread
 from jaxbp.layers.window import Grids, Padding, Sizes, Windowed, padded, reach, same
 
 
