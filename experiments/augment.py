@@ -1,7 +1,7 @@
 """Augmentation of images [n, height, width, channels]: pure functions of a key, each image drawn its own change.
 
-Every change here is a warp: pixel p of the new image is taken from the place φ(p) of the old one, between pixels by linear
-interpolation; beyond the border stands zero. Let c be the centre:
+Every change here is a warp: pixel p of the new image is taken from the place φ(p) of the old one, between pixels by
+linear interpolation; beyond the border stands zero. Let c be the centre:
 
     shift       φ(p) = p - t                       t uniform up to `shift` pixels along each axis
     rotation    φ(p) = c + R(-α) (p - c)           α uniform up to `degrees`

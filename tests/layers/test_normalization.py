@@ -136,7 +136,7 @@ def test_integers_and_other_parameters_are_refused(layer):
     params = layer.init(KEY, x)
     with pytest.raises(LayerError, match="floating-point"):
         layer.init(KEY, x.astype(int))
-    with pytest.raises(LayerError, match="expected parameters {"):
+    with pytest.raises(LayerError, match=r"expected parameters \{"):
         layer.forward({"weight": params["scale"]}, x)
     with pytest.raises(LayerError, match="expected the 4 channels of its scale"):
         layer.forward(params, normal((2, 3, 6)))

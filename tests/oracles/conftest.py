@@ -1,4 +1,4 @@
-"""PyTorch as a second oracle: where it isn't installed (the extra `oracles`), these tests are not collected, and the run says so."""
+"""PyTorch as a second oracle: where it is missing (the extra `oracles`) its tests are left out, and the run says so."""
 
 from importlib.util import find_spec
 
