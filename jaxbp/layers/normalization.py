@@ -156,9 +156,8 @@ class BatchNorm(_Normalization):
     def param_gradient(self, params, residuals, g):
         training = isinstance(residuals, Batch)
         normal = wide(residuals.normal) if training else self._normal(params, residuals)
-        return scaled_gradient(params, normal, wide(g)) | {
-            name: jnp.zeros_like(params[name]) for name in self.statistics
-        }
+        zeros = {name: jnp.zeros_like(params[name]) for name in self.statistics}
+        return scaled_gradient(params, normal, wide(g)) | zeros
 
     def refresh(self, params, residuals):
         if not isinstance(residuals, Batch):
