@@ -10,7 +10,6 @@ from jaxbp.check import check_gradients
 from jaxbp.compose import Parallel, Recompute, Repeat, Residual, Serial
 from jaxbp.diverged import Diverged
 from jaxbp.figures import plot_flow
-from jaxbp.fit import evaluate, fit, train_epoch
 from jaxbp.initializers import Glorot, He, LeCun
 from jaxbp.inspect import layer_sizes, summary, trace
 from jaxbp.interop import FromAutodiff, as_custom_vjp
@@ -35,8 +34,9 @@ from jaxbp.layers import (
     Sum,
     Tanh,
 )
+from jaxbp.loop import evaluate, fit, train_epoch
 from jaxbp.losses import BinaryCrossEntropy, HalfSquaredError, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy
-from jaxbp.sweep import Composite, delta, keep, leaves, param_gradient, revisit, sweep
+from jaxbp.reverse import Composite, delta, keep, leaves, param_gradient, revisit, sweep
 from jaxbp.train import TrainState, make_train_step
 
 __version__ = "0.1.0"

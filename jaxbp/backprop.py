@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.layer import Layer, Params, describe, is_concrete, is_floating
 from jaxbp.losses.loss import Loss
-from jaxbp.sweep import Edits, Visit, param_gradient, sweep
+from jaxbp.reverse import Edits, Visit, param_gradient, sweep
 
 Targets = PyTree
 

@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxbp.layer import Layer, LayerError, Params, describe, located, shorten
-from jaxbp.sweep import Composite, part
+from jaxbp.reverse import Composite, part
 
 
 def split(rng: PRNGKeyArray | None, n: int):

@@ -19,7 +19,7 @@ Arrays = Mapping[str, Any]
 def relative_error(a, b, floor: float) -> float:
     """‖a - b‖ / ‖b‖; below `floor` b counts as zero, and the difference is taken relative to that."""
     a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.shape != b.shape or not np.isfinite(a).all():
+    if a.shape != b.shape or not np.isfinite(a).all() or not np.isfinite(b).all():
         return float("inf")
     difference, size = np.linalg.norm(a - b), max(np.linalg.norm(b), floor)
     return float(difference / size) if difference else 0.0
@@ -43,6 +43,8 @@ def likely_mistake(a, b, examples: int, candidates: Arrays) -> str:
         return f"its shape is {list(a.shape)}, expected {list(b.shape)}"
     if not np.isfinite(a).all():
         return "it is not finite"
+    if not np.isfinite(b).all():
+        return "the gradient by jax.grad is not finite: look at the forward pass"
     if not a.any():
         return "it is zero"
     if not b.any():

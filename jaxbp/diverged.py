@@ -15,7 +15,7 @@ from jaxbp.backprop import backpropagate
 from jaxbp.layer import Layer, Params
 from jaxbp.losses.loss import Loss
 from jaxbp.record import recorded
-from jaxbp.sweep import layers, leaves, param_gradient
+from jaxbp.reverse import layers, leaves, param_gradient
 
 
 class Diverged(FloatingPointError):

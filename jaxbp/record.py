@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxbp.layer import Layer
-from jaxbp.sweep import map_layers
+from jaxbp.reverse import map_layers
 
 
 class Record(NamedTuple):

@@ -21,7 +21,7 @@ from jaxbp.backprop import backpropagate
 from jaxbp.compose import output_of
 from jaxbp.layer import ArrayLike, Layer, Params
 from jaxbp.losses.loss import Loss, wide
-from jaxbp.sweep import Composite, param_gradient, part
+from jaxbp.reverse import Composite, param_gradient, part
 
 
 @jax.tree_util.register_dataclass

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxbp.layer import describe, is_concrete
 from jaxbp.losses.loss import Loss, sum_outputs, wide
@@ -44,9 +45,9 @@ class BinaryCrossEntropy(Loss):
         z, y = outputs.astype(wide(outputs)), targets.astype(wide(outputs))
         return sum_outputs(jax.nn.softplus(z) - y * z), (jax.nn.sigmoid(z), y)
 
-    def per_example_gradient(self, residuals):
+    def scaled_gradient(self, residuals, scale):
         a, y = residuals
-        return a - y
+        return scale * (a - y)
 
     def metrics(self, outputs, targets):
         hits = (outputs > 0) == (targets > 0.5)
@@ -98,29 +99,33 @@ class SoftmaxCrossEntropy(Loss):
 
     def per_example(self, outputs, targets):
         z = outputs.astype(wide(outputs))
-        log_a = jax.nn.log_softmax(z)
+        z = z - lax.stop_gradient(jnp.max(z, -1, keepdims=True))  # a stays as it is, and e^z can't overflow
+        exp_z = jnp.exp(z)
+        total = jnp.sum(exp_z, -1, keepdims=True)
+        log_total = jnp.log(total)[..., 0]
         if is_label(outputs, targets):
-            picked = jnp.take_along_axis(log_a, jnp.maximum(targets, 0)[..., None], -1, mode="fill")[..., 0]
+            picked = jnp.take_along_axis(z, jnp.maximum(targets, 0)[..., None], -1, mode="fill")[..., 0]
             # Under jit a label out of range shows as a loss that is no number, rather than as a neighbour's loss.
             picked = jnp.where(self._ignored(targets), 0, jnp.where(targets < 0, jnp.nan, picked))
+            losses = log_total - picked
         else:
-            picked = jnp.sum(targets * log_a, -1)
-        losses = -picked
+            losses = jnp.sum(targets, -1, dtype=z.dtype) * log_total - jnp.sum(targets * z, -1)
         if self.smoothing:
-            losses = (1 - self.smoothing) * losses - self.smoothing * jnp.mean(log_a, -1)
-        return losses, (jnp.exp(log_a), targets)
+            losses = (1 - self.smoothing) * losses + self.smoothing * (log_total - jnp.mean(z, -1))
+        return losses, (exp_z / total, targets)
 
-    def per_example_gradient(self, residuals):
+    def scaled_gradient(self, residuals, scale):
         a, y = residuals
         if is_label(a, y):
-            y, mass = jax.nn.one_hot(y, a.shape[-1], dtype=a.dtype), 1
-        else:
-            y = y.astype(a.dtype)
-            mass = jnp.sum(y, -1, keepdims=True)
+            # Subtracting 1 at the label, in place of a whole one-hot array, is what XLA needs no memory for.
+            at_label = (*jnp.indices(y.shape), y)
+            g = scale * a + jnp.zeros_like(a).at[at_label].add(-(1 - self.smoothing) * scale[..., 0])
+            return g - scale * self.smoothing / a.shape[-1] if self.smoothing else g
+        mass = jnp.sum(y, -1, keepdims=True, dtype=a.dtype)
         if self.smoothing:
             y = (1 - self.smoothing) * y + self.smoothing / a.shape[-1]
             mass = (1 - self.smoothing) * mass + self.smoothing
-        return mass * a - y
+        return scale * (mass * a - y)
 
     def counted(self, outputs, targets):
         if is_label(outputs, targets):

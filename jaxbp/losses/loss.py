@@ -32,8 +32,8 @@ class Loss:
         """Returns the losses [n], or [n, ...] where an example has several labels, and the residuals."""
         raise NotImplementedError
 
-    def per_example_gradient(self, residuals: PyTree) -> Array:
-        """∂l_n/∂y_n for every example, [n, ...], shaped like the outputs."""
+    def scaled_gradient(self, residuals: PyTree, scale: Array) -> Array:
+        """scale_n ∂l_n/∂y_n for every example, [n, ...], shaped like the outputs, with which scale broadcasts."""
         raise NotImplementedError
 
     def require(self, outputs: Array, targets: Array) -> None:
@@ -96,8 +96,7 @@ class Loss:
     def backward(self, residuals: PyTree) -> Float[Array, "n ..."]:
         """g = ∂J/∂outputs, the delta that the sweep begins with."""
         residuals, scale, no_outputs = residuals
-        g = self.per_example_gradient(residuals)
-        return (g * expand(scale, g.ndim)).astype(no_outputs.dtype)
+        return self.scaled_gradient(residuals, expand(scale, no_outputs.ndim)).astype(no_outputs.dtype)
 
     def __str__(self) -> str:
         return constructor_call(self)

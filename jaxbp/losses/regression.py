@@ -26,8 +26,8 @@ class HalfSquaredError(Loss):
         d = difference(outputs, targets)
         return sum_outputs(d * d) / 2, d
 
-    def per_example_gradient(self, d):
-        return d
+    def scaled_gradient(self, d, scale):
+        return scale * d
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class MeanSquaredError(Loss):
         d = difference(outputs, targets)
         return sum_outputs(d * d) / prod(d.shape[1:]), d
 
-    def per_example_gradient(self, d):
-        return d * (2 / prod(d.shape[1:]))
+    def scaled_gradient(self, d, scale):
+        return scale * 2 * d / prod(d.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Huber(Loss):
         near = jnp.clip(d, -self.threshold, self.threshold)
         return sum_outputs(near * (d - near / 2)), d  # near = d gives ½ d², near = ±t gives t |d| - ½ t²
 
-    def per_example_gradient(self, d):
-        return jnp.clip(d, -self.threshold, self.threshold)
+    def scaled_gradient(self, d, scale):
+        return scale * jnp.clip(d, -self.threshold, self.threshold)
 
 
 def difference(outputs, targets):

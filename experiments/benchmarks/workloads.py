@@ -1,0 +1,54 @@
+"""What is timed: one entry a row of the table."""
+
+from collections.abc import Callable
+
+import optax
+
+import jaxbp
+from experiments.benchmarks.tasks import LayerGradients, TrainingStep
+
+
+def mlp(*widths: int, dropout: float = 0.0) -> jaxbp.Serial:
+    """Dense layers with relu between them, dropout behind each relu."""
+    layers: list[jaxbp.Layer] = []
+    for width in widths[:-1]:
+        layers += [jaxbp.Dense(width, initializer=jaxbp.He()), jaxbp.Relu()]
+        layers += [jaxbp.Dropout(dropout)] if dropout else []
+    return jaxbp.Serial(*layers, jaxbp.Dense(widths[-1]))
+
+
+def torch_mlp(inputs: int, *widths: int, dropout: float = 0.0, adam: bool = False) -> Callable:
+    """The same in PyTorch."""
+
+    def build():
+        import torch
+
+        layers, before = [], inputs
+        for width in widths[:-1]:
+            layers += [torch.nn.Linear(before, width), torch.nn.ReLU()]
+            layers += [torch.nn.Dropout(dropout)] if dropout else []
+            before = width
+        module = torch.nn.Sequential(*layers, torch.nn.Linear(before, widths[-1]))
+        optimizer = torch.optim.Adam if adam else torch.optim.SGD
+        return module, lambda parameters: optimizer(parameters, lr=1e-3)
+
+    return build
+
+
+SGD, ADAM = optax.sgd(1e-3), optax.adam(1e-3)
+WIDTHS = (800, 800, 10)
+
+WORKLOADS: dict[str, TrainingStep | LayerGradients] = {
+    work.name: work
+    for work in [
+        TrainingStep("mlp-sgd", mlp(*WIDTHS), SGD, (128, 784), torch_mlp(784, *WIDTHS)),
+        TrainingStep("mlp-adam", mlp(*WIDTHS), ADAM, (128, 784), torch_mlp(784, *WIDTHS, adam=True)),
+        TrainingStep(
+            "mlp-dropout-adam",
+            mlp(*WIDTHS, dropout=0.5),
+            ADAM,
+            (128, 784),
+            torch_mlp(784, *WIDTHS, dropout=0.5, adam=True),
+        ),
+    ]
+}

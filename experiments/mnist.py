@@ -1,0 +1,153 @@
+"""MNIST, 28x28 handwritten digits: multilayer perceptrons trained by the hand-written backward pass.
+
+Some of the 60,000 training examples are held out for the learning curves and for choosing presets; the 10,000 test
+examples are looked at once, at the end.
+"""
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import jaxbp
+from experiments.augmentation import shift
+from experiments.data import load_mnist
+from experiments.figures import filters
+from experiments.output import command_line, save_figure, save_results
+from experiments.training import adamw, draw_results, predict, train
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network and how it is trained.
+
+    learning_rate: the peak; see `experiments.training.adamw`.
+    weight_decay: in units of the learning rate.
+    smoothing: of the labels.
+    augment: changes the training images on their way in; see `experiments.augmentation`.
+    """
+
+    model: jaxbp.Layer
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    smoothing: float = 0.0
+    augment: Callable | None = None
+
+
+def hidden(units: int) -> jaxbp.Layer:
+    """A dense layer with relu, and the initial weights that suit it."""
+    return jaxbp.Serial(jaxbp.Dense(units, initializer=jaxbp.He()), jaxbp.Relu())
+
+
+CLASSIC = Preset(
+    jaxbp.Serial(jaxbp.Flatten(), hidden(100), jaxbp.Dense(10)),
+    epochs=20,
+    batch_size=64,
+    learning_rate=2e-3,
+    weight_decay=0.1,
+    smoothing=0.1,
+)
+# Without the shifts (--no-augment) seed 0 reaches 98.77 % instead of 99.02 % on the test set.
+WIDE = Preset(
+    jaxbp.Serial(
+        jaxbp.Flatten(),
+        jaxbp.Dropout(0.2),
+        hidden(800),
+        jaxbp.Dropout(0.5),
+        hidden(800),
+        jaxbp.Dropout(0.5),
+        jaxbp.Dense(10),
+    ),
+    epochs=40,
+    batch_size=256,
+    learning_rate=2e-3,
+    weight_decay=0.1,
+    augment=shift,
+)
+
+
+class Choice(enum.Enum):
+    """The presets by the names they have on the command line."""
+
+    classic = CLASSIC
+    wide = WIDE
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train, and where it departs from the preset."""
+
+    preset: Choice = Choice.classic
+    """classic: 784-100-10. wide: 784-800-800-10 with relu and dropout, on images shifted by up to a pixel."""
+    epochs: int | None = None
+    """How often every training example is seen; the preset's unless given."""
+    augment: bool = True
+    """Whether to augment the training images, where the preset does."""
+    seed: int = 0
+    """Of the initial weights, the order of the examples and the dropout."""
+    examples: int | None = None
+    """Take only so many of the training examples, and of the test examples."""
+    validation: int = 2000
+    """Training examples, the last ones, that are held out for the learning curves; 0 trains on all of them."""
+    output: Path = Path("results/mnist")
+    """The folder for the figures and results.json."""
+
+
+def main(options: Options | None = None) -> dict:
+    """Trains, tests, draws; returns the metrics."""
+    options = options or Options()
+    preset, started = options.preset.value, time.perf_counter()
+    epochs = preset.epochs if options.epochs is None else options.epochs
+    everything, test = load_mnist()
+    kept = len(everything[0]) - options.validation
+    training = tuple(array[:kept][: options.examples] for array in everything)
+    validation = tuple(array[kept:] for array in everything) if options.validation else None
+    test = tuple(array[: options.examples] for array in test)
+
+    steps = epochs * -(-len(training[0]) // preset.batch_size)
+    trained = train(
+        preset.model,
+        jaxbp.SoftmaxCrossEntropy(smoothing=preset.smoothing),
+        adamw(preset.learning_rate, preset.weight_decay, steps),
+        training,
+        validation,
+        epochs=epochs,
+        batch_size=preset.batch_size,
+        seed=options.seed,
+        augment=preset.augment if options.augment else None,
+    )
+    seconds = time.perf_counter() - started
+    probabilities = predict(preset.model, trained.params, test[0])
+    accuracy = float((probabilities.argmax(-1) == test[1]).mean())
+    print(f"\nTest accuracy: {accuracy:.4f} on {len(test[1])} digits, after {epochs} epochs in {seconds:.0f} seconds")
+
+    folder = options.output / options.preset.name
+    draw_results(folder, trained, f"MNIST, preset {options.preset.name}", test, probabilities)
+    save_figure(folder, "filters", filters(first_weight(preset.model, trained.params), (28, 28)))
+    metrics = {
+        "test_accuracy": accuracy,
+        "preset": options.preset.name,
+        "augmented": options.augment and preset.augment is not None,
+        "epochs": epochs,
+        "seed": options.seed,
+        "training_examples": len(training[1]),
+        "seconds": round(seconds, 1),
+        "history": trained.history,
+    }
+    print(f"Figures and numbers are in {save_results(folder, metrics).parent}")
+    return metrics
+
+
+def first_weight(model: jaxbp.Layer, params: jaxbp.layer.Params) -> np.ndarray:
+    """The weight of the first layer that has one."""
+    entries = jaxbp.leaves(model, params).values()
+    return next(np.asarray(entry["weight"]) for entry in entries if isinstance(entry, dict) and "weight" in entry)
+
+
+if __name__ == "__main__":
+    command_line(main, Options)
