@@ -248,7 +248,6 @@ class RMSNorm(_Normalization):
         return {"scale": jnp.ones(x.shape[-1], x.dtype)}
 
     def forward(self, params, x, rng=None):
-        """Returns y and the residuals x̂ and 1/σ."""
         self._require(params, x)
         inverse = lax.rsqrt(jnp.mean(wide(x) ** 2, -1, keepdims=True) + self.epsilon)
         normal = wide(x) * inverse
