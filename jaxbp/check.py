@@ -24,7 +24,7 @@ from jaxbp.interop import merge, split_floating
 from jaxbp.judge import FLOOR, float64, judge_turns, named_leaves, norm, oracle, raised
 from jaxbp.layer import Layer, Params
 from jaxbp.losses.loss import Loss
-from jaxbp.record import Record, Recorded
+from jaxbp.record import Recorded
 from jaxbp.report import Finding, Report
 from jaxbp.reverse import Composite, from_leaves, layers, leaves, map_layers, param_gradient, sweep
 
@@ -97,8 +97,8 @@ class _Pass:
     def value(self, outputs, weighted=True):
         return self.loss.forward(outputs, self.targets, self.weights if weighted else None)
 
-    def sites(self) -> tuple[PyTree, dict[str, tuple[Params, Record, PyTree]]]:
-        """The outputs, and by path (params, record, true δ)."""
+    def sites(self) -> tuple[PyTree, PyTree]:
+        """The outputs, and the tree of (params, record, true δ)."""
         proven = map_layers(self.model, lambda path, layer: _Proven(layer))
         outputs, records = proven.forward(self.params, self.x, self.rng)
         g = jax.grad(lambda y: self.value(y)[0])(outputs)

@@ -52,7 +52,7 @@ class _Normalization(Layer):
         self._require_input(x)
         return {"scale": jnp.ones(x.shape[-1], x.dtype), "bias": jnp.zeros(x.shape[-1], x.dtype)}
 
-    def forward(self, params: Params, x: Float[Array, "n ... c"], rng: PRNGKeyArray | None = None):
+    def forward(self, params: Params, x: Array, rng: PRNGKeyArray | None = None):
         """Returns y, shaped like x, and the residuals x̂ and 1/σ."""
         self._require(params, x)
         shape, axes = self._sets(x.shape)
