@@ -68,7 +68,7 @@ def likely_mistake(a, b, examples: int, candidates: Arrays) -> str:
 
 
 def _same(a, b) -> bool:
-    return a.shape == b.shape and np.linalg.norm(a - b) <= 1e-6 * np.linalg.norm(b)
+    return a.shape == b.shape and bool(np.linalg.norm(a - b) <= 1e-6 * np.linalg.norm(b))
 
 
 def _factor(a, b) -> float | None:
