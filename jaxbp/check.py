@@ -11,6 +11,7 @@ a gradient too: that of the loss in a tap, a zero that is added to the layer's o
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -219,7 +220,7 @@ def turns(model: Layer, path: str, tree: PyTree) -> list[PyTree]:
     depth = sum(isinstance(layer, Repeat) for layer in around if layer is not model or path)
     if depth == 0:
         return [tree]
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[depth:]), tree)
+    flat = jax.tree.map(lambda a: a.reshape(prod(a.shape[:depth]), *a.shape[depth:]), tree)
     return [jax.tree.map(lambda a, i=i: a[i], flat) for i in range(jax.tree.leaves(flat)[0].shape[0])]
 
 

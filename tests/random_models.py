@@ -32,7 +32,7 @@ SIMPLE = [*ACTIVATIONS, Dense(WIDTH), Dense(WIDTH, bias=False), jaxbp.Dropout(0.
 
 @dataclass(frozen=True)
 class Case:
-    """A network with all that a backward pass needs, in float64."""
+    """A network with all that a backward pass needs."""
 
     model: Layer
     loss: Loss
@@ -70,20 +70,23 @@ LOSSES = [
 
 
 @st.composite
-def cases(draw):
-    """A random network, its loss, parameters and a batch."""
+def architectures(draw):
+    """A network and its loss, a seed, whether to use a dropout key, and whether examples are weighted."""
     blocks = draw(st.lists(st.recursive(st.sampled_from(SIMPLE), compose, max_leaves=4), min_size=1, max_size=4))
-    outputs = draw(st.sampled_from([2, WIDTH]))
-    model, loss = Serial(*blocks, Dense(outputs)), draw(st.sampled_from(LOSSES))
-    random = np.random.default_rng(draw(st.integers(0, 1000)))
-    with jax.enable_x64(True):
-        x = jnp.asarray(random.normal(size=(EXAMPLES, WIDTH)))
-        shapes = jax.eval_shape(model.init, jax.random.key(0), x)
-        params = jax.tree.map(lambda shape: jnp.asarray(random.normal(size=shape.shape)), shapes)
-        if isinstance(loss, jaxbp.SoftmaxCrossEntropy):
-            targets = jnp.asarray([1, *random.integers(outputs, size=EXAMPLES - 1)])
-        else:
-            targets = jnp.asarray(random.uniform(size=(EXAMPLES, outputs)))
-        weights = jnp.asarray(random.uniform(0.5, 2, size=EXAMPLES)) if draw(st.booleans()) else None
-    rng = jax.random.key(draw(st.integers(0, 3))) if draw(st.booleans()) else None
-    return Case(model, loss, params, x, targets, rng, weights)
+    model = Serial(*blocks, Dense(draw(st.sampled_from([2, WIDTH]))))
+    return model, draw(st.sampled_from(LOSSES)), draw(st.integers(0, 1000)), draw(st.booleans()), draw(st.booleans())
+
+
+def batch_for(model, loss, seed, train, weighted):
+    """All that a backward pass of an architecture needs, in the widest floating-point numbers that are switched on."""
+    random = np.random.default_rng(seed)
+    x = jnp.asarray(random.normal(size=(EXAMPLES, WIDTH)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    params = jax.tree.map(lambda shape: jnp.asarray(random.normal(size=shape.shape)), shapes)
+    outputs = model.layers[-1].outputs
+    if isinstance(loss, jaxbp.SoftmaxCrossEntropy):
+        targets = jnp.asarray([1, *random.integers(outputs, size=EXAMPLES - 1)])
+    else:
+        targets = jnp.asarray(random.uniform(size=(EXAMPLES, outputs)))
+    weights = jnp.asarray(random.uniform(0.5, 2, size=EXAMPLES)) if weighted else None
+    return Case(model, loss, params, x, targets, jax.random.key(seed) if train else None, weights)

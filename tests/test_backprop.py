@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 import jaxbp
 from jaxbp import Dense, HalfSquaredError, LayerError, Quantity, Relu, Repeat, Residual, Serial, Sigmoid, Tanh
 from tests.arrays import labels, normal
-from tests.random_models import cases
+from tests.random_models import architectures, batch_for
 
 MODEL = Serial(Dense(3), Residual(Serial(Dense(3), Tanh())), Repeat(Dense(3), 2), Dense(2))
 LOSS = jaxbp.SoftmaxCrossEntropy()
@@ -38,9 +38,10 @@ def autodiff(model, loss, rng=None, weights=None):
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],
 )
-@given(cases())
-def test_random_networks_agree_with_jax_grad_and_raise_no_false_alarm(case):
+@given(architectures())
+def test_random_networks_agree_with_jax_grad_and_raise_no_false_alarm(architecture):
     with jax.enable_x64(True):
+        case = batch_for(*architecture)
         value, gradient = jaxbp.value_and_grad(case.model, case.loss)(
             case.params, case.x, case.targets, case.rng, case.weights
         )

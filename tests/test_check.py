@@ -212,7 +212,7 @@ MOVING = {
     "dropout without its mask": (
         between(wrong(Dropout(0.5), input_gradient=lambda right, params, rng, g: 2 * g)),
         "1",
-        "elements are wrong, the others right",
+        "missing f': g is sent on as it came, and wrong by a constant factor c = 2",
     ),
     "flatten in another order": (
         Serial(Reshape((3, 1)), wrong(Flatten(), input_gradient=lambda right, *_: right[:, ::-1]), Dense(2)),
