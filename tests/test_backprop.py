@@ -39,6 +39,7 @@ def autodiff(model, loss, rng=None, weights=None):
     phases=[Phase.generate],
 )
 @given(architectures())
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # beartype does, to pick what it looks at
 def test_random_networks_agree_with_jax_grad_and_raise_no_false_alarm(architecture):
     with jax.enable_x64(True):
         case = batch_for(*architecture)
