@@ -36,7 +36,7 @@ class Loss:
         """scale_n ∂l_n/∂y_n for every example, [n, ...], shaped like the outputs, with which scale broadcasts."""
         raise NotImplementedError
 
-    def require(self, outputs: Array, targets: Array) -> None:
+    def require(self, outputs: ArrayLike, targets: ArrayLike) -> None:
         """Refuses targets that do not fit the outputs; values are looked at outside jit only."""
         if outputs.shape != targets.shape:
             raise ValueError(
@@ -45,7 +45,7 @@ class Loss:
         if is_concrete(targets) and not np.all(np.isfinite(np.asarray(targets, float))):
             raise ValueError(f"{self}: the targets {describe(targets)} are not all finite numbers")
 
-    def counted(self, outputs: Array, targets: Array) -> Array:
+    def counted(self, outputs: ArrayLike, targets: ArrayLike) -> Array:
         """1 for each loss that counts, 0 for the ignored; shaped like the losses of `per_example`."""
         return jnp.ones(outputs.shape[0], wide(outputs))
 
@@ -53,7 +53,7 @@ class Loss:
         """What else is worth knowing, one number per loss, to be averaged as the loss is (accuracy)."""
         return {}
 
-    def weigh(self, outputs: Array, targets: Array, weights: Weights | None = None) -> Array:
+    def weigh(self, outputs: ArrayLike, targets: ArrayLike, weights: Weights | None = None) -> Array:
         """The weight of each loss, shaped like the losses of `per_example`."""
         counted = self.counted(outputs, targets)
         if weights is None:
@@ -66,7 +66,7 @@ class Loss:
 
     def forward(
         self,
-        outputs: Array,
+        outputs: ArrayLike,
         targets: ArrayLike,
         weights: Weights | None = None,
         total: Float[Array, ""] | None = None,
@@ -102,7 +102,7 @@ class Loss:
         return constructor_call(self)
 
 
-def wide(x: Array):
+def wide(x: ArrayLike):
     """The dtype in which a loss is added up: float32, or float64 for float64 outputs."""
     return jnp.promote_types(x.dtype, jnp.float32)
 
