@@ -57,10 +57,14 @@ class Dense(Layer):
         return contract("...o,io->...i", g, params["weight"], dtype=x.dtype)
 
     def param_gradient(self, params: Params, x, g: Float[Array, "*n outputs"]) -> Params:
-        weight = contract("...o,...i->io", g, x, dtype=params["weight"].dtype)
+        weight = contract("...i,...o->io", x, g, dtype=params["weight"].dtype)
         if not self.bias:
             return {"weight": weight}
         return {"weight": weight, "bias": jnp.sum(g, range(g.ndim - 1)).astype(params["bias"].dtype)}
+
+    def affine(self, params: Params, x, g: Float[Array, "n *t outputs"]):
+        """x [n, positions, inputs] and g [n, positions, outputs], one position where x is [n, inputs]."""
+        return x.reshape(x.shape[0], -1, x.shape[-1]), g.reshape(g.shape[0], -1, g.shape[-1])
 
     def _require_input(self, x):
         require_floating(self, x)

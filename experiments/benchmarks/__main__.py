@@ -1,0 +1,131 @@
+"""Times jaxbp against jax.grad of the same forward pass and against PyTorch.
+
+Every pair of engines gets a process of its own, in which the two take turns; a ratio above 1 means that jaxbp is the
+faster one. PyTorch is an extra (pip install -e ".[experiments,oracles]"); without it its column stays empty.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from matplotlib.figure import Figure
+
+from experiments.benchmarks.workloads import WORKLOADS
+from experiments.output import command_line, save_figure, save_results
+from jaxbp.inspect import table
+
+RIVALS = ("jax.grad", "PyTorch")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to time, and how long."""
+
+    workloads: tuple[str, ...] = tuple(WORKLOADS)
+    """Rows of the table."""
+    rivals: tuple[str, ...] = RIVALS
+    """Whom to compare with."""
+    rounds: int = 60
+    """Paired samples of each engine, some 40 milliseconds each."""
+    output: Path = Path("results/benchmarks")
+    """The folder for the picture and results.json."""
+
+
+def main(options: Options | None = None) -> dict:
+    """Measures, prints the table, draws the ratios; returns the numbers."""
+    options = options or Options()
+    results = {"header": header(), "rounds": options.rounds, "rows": []}
+    for name in options.workloads:
+        if name not in WORKLOADS:
+            sys.exit(f'there is no workload "{name}"; there are {", ".join(WORKLOADS)}')
+        row = {"workload": name}
+        for rival in options.rivals:
+            if rival == "PyTorch" and (WORKLOADS[name].torch_model is None or not importlib.util.find_spec("torch")):
+                continue
+            row[rival] = pair(name, rival, options.rounds)
+        results["rows"].append(row)
+        print(f"{name}: done", file=sys.stderr)
+    print(f"{results['header']}\n\n{as_table(results['rows'])}")
+    save_figure(options.output, "ratios", picture(results))
+    save_results(options.output, results)
+    return results
+
+
+def pair(workload: str, rival: str, rounds: int) -> dict:
+    """What experiments.benchmarks.pair measures, in a fresh process."""
+    command = [sys.executable, "-m", "experiments.benchmarks.pair", workload, "jaxbp", rival, str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def header() -> str:
+    """Backend, machine and versions in one line."""
+    versions = [f"jax {jax.__version__}"]
+    if importlib.util.find_spec("torch"):
+        versions.append(f"torch {importlib.metadata.version('torch')}")
+    device = jax.devices()[0]
+    return f"{device.platform} ({device.device_kind}), {os.cpu_count()} cores, {platform.machine()}, " + ", ".join(
+        versions
+    )
+
+
+def as_table(rows: list[dict]) -> str:
+    """A row a workload."""
+    lines = [("workload", "jaxbp ms", "jax.grad / jaxbp", "PyTorch / jaxbp", "temp MB", "of jax.grad's", "GFLOP")]
+    for row in rows:
+        auto = row.get("jax.grad") or row.get("PyTorch")
+        memory = auto["temporary_bytes"]
+        share = f"{memory['jaxbp'] / memory['jax.grad']:.3f}" if memory.get("jax.grad") else ""
+        flops = auto["flops"]["jaxbp"]
+        lines.append(
+            (
+                row["workload"],
+                f"{auto['milliseconds']['jaxbp']:.2f}",
+                *(spread(row.get(rival)) for rival in RIVALS),
+                f"{memory['jaxbp'] / 1e6:.2f}",
+                share,
+                f"{flops / 1e9:.2f}" if flops else "",
+            )
+        )
+    return table(lines)
+
+
+def spread(result: dict | None) -> str:
+    """The median ratio and its quartiles."""
+    return "" if result is None else "{median:.2f} ({q1:.2f}-{q3:.2f})".format(**result["ratio"])
+
+
+def picture(results: dict) -> Figure:
+    """The ratios with their quartiles, a dot a pair."""
+    rows = results["rows"]
+    figure = Figure(figsize=(8, 1.6 + 0.45 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for rival, color, shift in zip(RIVALS, ("#2b6cb0", "#dd6b20"), (0.12, -0.12), strict=True):
+        found = [(i, row[rival]["ratio"]) for i, row in enumerate(rows) if rival in row]
+        if found:
+            places = [len(rows) - 1 - i + shift for i, _ in found]
+            medians = [ratio["median"] for _, ratio in found]
+            spreads = [[r["median"] - r["q1"] for _, r in found], [r["q3"] - r["median"] for _, r in found]]
+            axes.errorbar(medians, places, xerr=spreads, fmt="o", ms=6, color=color, label=f"against {rival}")
+    axes.axvline(1, color="0.5", lw=1, ls="--")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axes.set_yticks(range(len(rows)), [row["workload"] for row in reversed(rows)])
+    axes.set_xlabel("how many times as fast jaxbp is (median and quartiles)")
+    axes.set_title(results["header"], fontsize=9, color="0.35")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
+    return figure
+
+
+if __name__ == "__main__":
+    command_line(main, Options)
