@@ -51,10 +51,13 @@ def train_epoch(
 ) -> tuple[TrainState, Float[Array, " steps"]]:
     """Every example once, in random order, as one compiled scan; returns the new state and the steps' losses.
 
-    The examples left over from the last full batch make a smaller step of their own.
+    The examples left over from the last full batch make a smaller step of their own, in micro-batches no larger than
+    the others.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, not {batch_size}")
 
-    def turn(state, indices):
+    def turn(state, indices, micro_batches=micro_batches):
         batch = take(data, indices, augment, state)
         state, metrics = update(model, loss, optimizer, micro_batches, state, *batch)
         return state, metrics["loss"]
@@ -62,8 +65,11 @@ def train_epoch(
     order = epoch_order(state, len(jax.tree.leaves(data)[0]))
     full = len(order) - len(order) % batch_size
     state, losses = lax.scan(turn, state, order[:full].reshape(-1, batch_size))
-    if full < len(order):
-        state, last = turn(state, order[full:])
+    if left := len(order) - full:
+        parts = next(
+            n for n in range(1, left + 1) if left % n == 0 and left // n <= max(1, batch_size // micro_batches)
+        )
+        state, last = turn(state, order[full:], parts)
         losses = jnp.append(losses, last)
     return state, losses
 

@@ -27,7 +27,14 @@ ACTIVATIONS = [
     jaxbp.Softmax(),
     jaxbp.LogSoftmax(),
 ]
-SIMPLE = [*ACTIVATIONS, Dense(WIDTH), Dense(WIDTH, bias=False), jaxbp.Dropout(0.5), jaxbp.Identity()]
+SIMPLE = [
+    *ACTIVATIONS,
+    Dense(WIDTH),
+    Dense(WIDTH, bias=False),
+    jaxbp.Dropout(0.5),
+    jaxbp.Identity(),
+    Serial(jaxbp.Reshape((WIDTH, 1)), jaxbp.Flatten()),
+]
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,6 @@ def compose(block):
         st.builds(jaxbp.Residual, block, st.none() | block),
         several.map(lambda layers: Serial(jaxbp.Parallel(*layers), jaxbp.Sum())),
         several.map(lambda layers: Serial(jaxbp.Parallel(*layers), jaxbp.Concatenate(), Dense(WIDTH))),
-        block.map(lambda layer: Serial(jaxbp.Reshape((WIDTH, 1)), jaxbp.Flatten(), layer)),
         block.map(jaxbp.Recompute),
         st.builds(jaxbp.Repeat, block, st.integers(1, 2)),
     )
@@ -72,7 +78,7 @@ LOSSES = [
 @st.composite
 def architectures(draw):
     """A network and its loss, a seed, whether to use a dropout key, and whether examples are weighted."""
-    blocks = draw(st.lists(st.recursive(st.sampled_from(SIMPLE), compose, max_leaves=4), min_size=1, max_size=4))
+    blocks = draw(st.lists(st.recursive(st.sampled_from(SIMPLE), compose, max_leaves=3), min_size=1, max_size=3))
     model = Serial(*blocks, Dense(draw(st.sampled_from([2, WIDTH]))))
     return model, draw(st.sampled_from(LOSSES)), draw(st.integers(0, 1000)), draw(st.booleans()), draw(st.booleans())
 

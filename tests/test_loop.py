@@ -82,6 +82,20 @@ def test_micro_batches_change_memory_and_not_the_result():
     chex.assert_trees_all_close(runs[0].params, runs[1].params, rtol=1e-4, atol=1e-6)
 
 
+def test_what_is_left_over_is_cut_into_micro_batches_too():
+    model = Serial(Dense(3), Tanh(), Dense(2))
+    runs = [
+        jaxbp.fit(model, LOSS, SGD, (X, Y), epochs=1, batch_size=7, micro_batches=m, progress=False)[0] for m in (1, 7)
+    ]
+    chex.assert_trees_all_close(runs[0].params, runs[1].params, rtol=1e-4, atol=1e-6)
+    jaxbp.fit(model, LOSS, SGD, (X[:9], Y[:9]), epochs=1, batch_size=4, micro_batches=2, progress=False)
+
+
+def test_a_batch_of_no_examples_is_refused():
+    with pytest.raises(ValueError, match="batch_size must be positive, not 0"):
+        fit(batch_size=0)
+
+
 def test_augmentation_is_applied_to_the_batches_of_training_and_not_to_validation():
     def blank(key, x):
         return 0 * x

@@ -91,6 +91,7 @@ class Loss:
         total = jnp.sum(weights) if total is None else total
         if is_concrete(total) and not total > 0:
             raise ValueError(f"{self}: no example counts: the weights add up to {total}")
+        total = jnp.where(total == 0, 1, total)  # under jit a batch of padding alone costs nothing, and teaches nothing
         return jnp.sum(weights * losses) / total, (residuals, weights / total, outputs[:0])
 
     def backward(self, residuals: PyTree) -> Float[Array, "n ..."]:

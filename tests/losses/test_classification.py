@@ -133,6 +133,13 @@ def test_only_ignored_labels_are_an_error():
         SoftmaxCrossEntropy(ignored_label=-1).forward(LOGITS, jnp.full(4, -1))
 
 
+def test_under_jit_a_batch_of_ignored_labels_costs_nothing_and_teaches_nothing():
+    loss = SoftmaxCrossEntropy(ignored_label=-1)
+    value, residuals = jax.jit(loss.forward)(LOGITS, jnp.full(4, -1))
+    assert value == 0
+    assert not loss.backward(residuals).any()
+
+
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
 def test_smoothing_outside_zero_to_one_is_refused(smoothing):
     with pytest.raises(ValueError, match=f"0 <= smoothing < 1, not {smoothing}"):
