@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -119,7 +120,7 @@ def backpropagate(
 ) -> tuple[Array, PyTree, PyTree]:
     """Returns the loss, the tree of what the visits returned, and the residuals; arguments as in `value_and_grad`."""
     require_examples(x)
-    outputs, residuals = model.forward(params, x, rng)
+    outputs, residuals = model.forward(params, jax.tree.map(jnp.asarray, x), rng)
     value, kept = loss.forward(outputs, targets, weights, total)
     _, visited = sweep(model, params, residuals, loss.backward(kept), visit, edits=edits)
     return value, visited, residuals
