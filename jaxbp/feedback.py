@@ -24,10 +24,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.backprop import Targets, require_examples
-from jaxbp.compose import Recompute, Repeat
+from jaxbp.compose import Recompute, Repeat, turns_around
 from jaxbp.layer import Layer, Params, is_floating
 from jaxbp.losses.loss import Loss
-from jaxbp.reverse import Composite, from_leaves, join, layers, leaves, param_gradient, require_paths, sweep
+from jaxbp.reverse import Composite, from_leaves, is_below, join, layers, leaves, param_gradient, require_paths, sweep
 
 State = dict[str, Any]  # what a rule keeps, by path
 
@@ -96,7 +96,7 @@ def init_feedback(model: Layer, rules: Rules, key: PRNGKeyArray, params: Params,
             key, *own = jax.random.split(key, len(weights) + 1)
             (learned if rule.learns else fixed)[path] = tuple(map(rule.init, own, weights))
     for path, rule in rules.items():
-        if not any(below(kept, path) for kept in (*fixed, *learned)):
+        if not any(is_below(kept, path) for kept in (*fixed, *learned)):
             raise ValueError(f'{type(rule).__name__} at "{path}" finds no weights of rank 2 or more to act on')
     return fixed, learned
 
@@ -211,7 +211,7 @@ def weight_rules(model: Layer, rules: Rules) -> dict[str, WeightRule]:
     """The weight rule of each leaf layer that has one: that with the longest path."""
     chosen = {}
     for path, layer in layers(model):
-        above = [p for p, rule in rules.items() if isinstance(rule, WeightRule) and below(path, p)]
+        above = [p for p, rule in rules.items() if isinstance(rule, WeightRule) and is_below(path, p)]
         if above and not isinstance(layer, Composite):
             chosen[path] = rules[max(above, key=len)]
     return chosen
@@ -219,14 +219,9 @@ def weight_rules(model: Layer, rules: Rules) -> dict[str, WeightRule]:
 
 def weights_in(model: Layer, path: str, tree: Params) -> tuple[list[Array], list[bool]]:
     """The arrays of a layer's parameters, and which are weights: rank 2 or more, without the turns of a `Repeat`."""
-    turns = sum(isinstance(layer, Repeat) and below(path, p) for p, layer in layers(model))
+    turns = turns_around(model, path)
     arrays = jax.tree.leaves(tree)
     return arrays, [a.ndim - turns >= 2 for a in arrays]
-
-
-def below(path: str, top: str) -> bool:
-    """Whether the layer at `path` is that at `top`, or inside it."""
-    return top in ("", path) or path.startswith(f"{top}.")
 
 
 def require_rules(model: Layer, rules: Rules) -> None:
@@ -236,7 +231,7 @@ def require_rules(model: Layer, rules: Rules) -> None:
     for path, rule in rules.items():
         if not isinstance(rule, WeightRule | DeltaRule):
             raise TypeError(f'expected a rule at "{path}", such as FeedbackAlignment(), got {rule!r}')
-        if isinstance(rule, DeltaRule) and any(path != top and below(path, top) for top in hidden):
+        if isinstance(rule, DeltaRule) and any(path != top and is_below(path, top) for top in hidden):
             raise ValueError(
                 f'{type(rule).__name__} at "{path}" is inside a Repeat or Recompute, where outputs are not at hand; '
                 "give it the path of the whole, or write the layers out in a Serial"

@@ -215,6 +215,11 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+def is_below(path: str, top: str) -> bool:
+    """Whether the layer at `path` is that at `top`, or inside it."""
+    return top in ("", path) or path.startswith(f"{top}.")
+
+
 def as_path(path: str) -> tuple[str, ...]:
     """The names in a path."""
     return tuple(path.split(".")) if path else ()

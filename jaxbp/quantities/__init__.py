@@ -1,1 +1,1 @@
-"""What autodiff hides: quantities taken at each layer by one reverse sweep. A new one is a visit, in a file of its own."""
+"""Quantities taken at each layer by one reverse sweep. A new one is a visit, in a file of its own."""
