@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Int, PyTree
 
 from jaxbp.compose import turns_around
-from jaxbp.layer import Layer, Params
+from jaxbp.layer import Layer, Params, is_concrete
 from jaxbp.quantities.kronecker import (
     Factors,
     as_matrix,
@@ -35,9 +35,10 @@ from jaxbp.reverse import from_leaves, leaves
 
 
 class KfacState(NamedTuple):
-    """count: steps made. factors, inverses: by path of the layers with parameters. velocity: v, by path."""
+    """count: steps made. seen: those with factors. factors, inverses, velocity (v): by path, layers with parameters."""
 
     count: Int[Array, ""]
+    seen: Int[Array, ""]
     factors: dict[str, Factors]
     inverses: dict[str, Factors]
     velocity: dict[str, Array]
@@ -53,6 +54,9 @@ def kfac(
     inverse_every: int = 1,
 ) -> optax.GradientTransformationExtraArgs:
     """An optax optimizer whose update also takes `factors`, the tree of `kronecker_factors`, under the user's jit.
+
+    Factors cost about as much as the gradient. Steps after the first may go without them (factors=None): then the means
+    stay as they are.
 
     Args:
         model: the model of the parameters; all its layers with parameters give `affine`.
@@ -80,14 +84,20 @@ def kfac(
             if p
         }
         empty = {path: Factors(zeros(v, -2), zeros(v, -1)) for path, v in velocity.items()}
-        return KfacState(jnp.zeros((), jnp.int32), empty, empty, velocity)
+        zero = jnp.zeros((), jnp.int32)
+        return KfacState(zero, zero, empty, empty, velocity)
 
-    def update(gradient: Params, state: KfacState, params: Params | None = None, *, factors: PyTree, **_: Any):
-        new = {path: f for path, f in leaves(model, factors).items() if path in state.factors}
-        means = jax.tree.map(lambda old, f: decay * old + (1 - decay) * f.astype(old.dtype), state.factors, new)
+    def update(gradient: Params, state: KfacState, params: Params | None = None, *, factors: PyTree = None, **_: Any):
+        seen, means = state.seen, state.factors
+        if factors is not None:
+            new = {path: f for path, f in leaves(model, factors).items() if path in means}
+            means = jax.tree.map(lambda old, f: decay * old + (1 - decay) * f.astype(old.dtype), means, new)
+            seen = seen + 1
+        if is_concrete(seen) and seen == 0:
+            raise ValueError("K-FAC needs factors at its first step: update(..., factors=factors)")
 
         def renewed():
-            share = 1 - decay ** (state.count + 1)
+            share = 1 - decay**seen
             return {
                 path: damped_inverse(jax.tree.map(lambda m: (m / share).astype(m.dtype), f), at(damping, state.count))
                 for path, f in means.items()
@@ -107,7 +117,7 @@ def kfac(
             path: from_matrix((-rate * velocity[path]).astype(velocity[path].dtype), g) if path in velocity else g
             for path, g in own.items()
         }
-        return from_leaves(model, updates), KfacState(state.count + 1, means, inverses, velocity)
+        return from_leaves(model, updates), KfacState(state.count + 1, seen, means, inverses, velocity)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -252,6 +252,17 @@ def test_kfac_averages_factors_keeps_inverses_and_has_momentum():
     np.testing.assert_allclose(state.inverses["0"].inputs, expected.inputs)
 
 
+def test_kfac_goes_on_without_factors_but_does_not_begin_without():
+    model, gradient = Serial(Dense(2, bias=False)), ({"weight": normal(3, 2)},)
+    optimizer = kfac(model, 0.1, momentum=0.0)
+    state = optimizer.init(gradient)
+    with pytest.raises(ValueError, match="needs factors at its first step"):
+        optimizer.update(gradient, state)
+    one, state = optimizer.update(gradient, state, factors=(Factors(jnp.eye(3), jnp.eye(2)),))
+    two, state = optimizer.update(gradient, state)
+    assert relative_error(two, one) < 1e-12
+
+
 def test_the_norm_constraint_bounds_the_step():
     params, x, y = batch(MLP)
     optimizer = kfac(MLP, 1.0, damping=0.1, momentum=0.0, norm_constraint=1e-4)
