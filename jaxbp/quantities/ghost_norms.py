@@ -15,29 +15,52 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxbp.backprop import Quantity
-from jaxbp.layer import Site, contract
-from jaxbp.quantities.per_example import contribution, examples, factors, over_turns, own, require_independent, wide
+from jaxbp.layer import ArrayLike, Site, contract
+from jaxbp.quantities.per_example import (
+    contribution,
+    each_pair,
+    examples,
+    factor_shapes,
+    factors,
+    gradient_of,
+    over_turns,
+    own,
+    require_independent,
+    wide,
+)
 
 
 def squared_norm(site: Site) -> Float[Array, " n"] | tuple:
     """‖∂J_n/∂θ‖² of one layer, on the scale of the delta as it is; () where there are no parameters."""
     examples(site)
-    pair = factors(site)
-    if pair is None or not prefers_gram(*pair):
-        parts = [jnp.sum(jnp.square(x.astype(wide(x))), range(1, x.ndim)) for x in jax.tree.leaves(contribution(site))]
+    shapes = factor_shapes(site)
+    if shapes is None:
+        parts = [sum_squares(x, 1) for x in jax.tree.leaves(contribution(site))]
         return sum(parts) if parts else ()
-    a, g = pair
     one = 1 if "bias" in site.params else 0
-    if a.shape[1] == 1:
-        return (contract("nti,nti->n", a, a, dtype=wide(a)) + one) * contract("nto,nto->n", g, g, dtype=wide(g))
-    alike = contract("nti,nsi->nts", a, a, dtype=wide(a)) + one
-    return jnp.sum(alike * contract("nto,nso->nts", g, g, dtype=wide(g)), (1, 2))
+    if shapes[0].shape[1] == 1:
+        a, g = factors(site)
+        return (sum_squares(a, 1) + one) * sum_squares(g, 1)
+
+    def gram(a, g):
+        alike = contract("ti,si->ts", a, a, dtype=wide(a)) + one
+        return jnp.sum(alike * contract("to,so->ts", g, g, dtype=wide(g)))
+
+    def materialised(a, g):
+        return sum(sum_squares(x, 0) for x in jax.tree.leaves(gradient_of(site, a, g)))
+
+    return each_pair(site, gram if prefers_gram(*shapes) else materialised)
 
 
-def prefers_gram(a: Float[Array, "n t i"], g: Float[Array, "n t o"]) -> bool:
-    """Whether the Gram form takes fewer products than the materialised one."""
+def prefers_gram(a: ArrayLike, g: ArrayLike) -> bool:
+    """Whether the Gram form takes fewer products than the materialised one, for a [n, T, I] and g [n, T, O]."""
     positions, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
     return positions * (inputs + outputs) <= inputs * outputs or positions == 1
+
+
+def sum_squares(x: Array, axis: int) -> Array:
+    """Over this axis and those behind it, in float32 or wider."""
+    return jnp.sum(jnp.square(x.astype(wide(x))), range(axis, x.ndim))
 
 
 def layer_norm(site: Site) -> Float[Array, " n"] | tuple:

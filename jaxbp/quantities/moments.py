@@ -22,17 +22,25 @@ from jaxtyping import Array, Float, PyTree
 from jaxbp.backprop import Quantity
 from jaxbp.layer import Params, Site, contract
 from jaxbp.quantities.ghost_norms import squared_norm
-from jaxbp.quantities.per_example import contribution, examples, factors, over_turns, own, require_independent, wide
+from jaxbp.quantities.per_example import (
+    contribution,
+    examples,
+    factors,
+    over_turns,
+    own,
+    positions,
+    require_independent,
+    wide,
+)
 from jaxbp.reverse import param_gradient
 
 
 def sum_of_squares(site: Site) -> Params:
     """Σ_n (∂J_n/∂θ)², element by element, on the scale of the delta as it is."""
     examples(site)
-    pair = factors(site)
-    if pair is None or pair[0].shape[1] > 1:
+    if positions(site) != 1:
         return jax.tree.map(lambda x: jnp.sum(jnp.square(x.astype(wide(x))), 0).astype(x.dtype), contribution(site))
-    a, g = (jnp.square(factor[:, 0]) for factor in pair)
+    a, g = (jnp.square(factor[:, 0]) for factor in factors(site))
     weight = site.params["weight"]
     squares = {"weight": contract("ni,no->io", a, g, dtype=weight.dtype).reshape(weight.shape)}
     return squares | ({"bias": jnp.sum(g, 0).astype(site.params["bias"].dtype)} if "bias" in site.params else {})

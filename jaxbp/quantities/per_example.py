@@ -12,11 +12,13 @@ gradient of each example alone, under vmap.
 Source: Goodfellow, Efficient Per-Example Gradient Computations (2015), arXiv 1510.01799.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jax import lax
+from jaxtyping import Array, Float, PyTree
 
 from jaxbp.backprop import Quantity
 from jaxbp.layer import Layer, LayerError, Params, Site, contract, describe
@@ -43,27 +45,66 @@ individual_gradients = Quantity(individual_gradient, require=require_independent
 def contribution(site: Site) -> Params:
     """∂J_n/∂θ for every n, on the scale of the delta as it is."""
     n = examples(site)
-    pair = factors(site)
-    if pair is not None:
-        a, g = pair
-        weight, dtype = site.params["weight"], site.params["weight"].dtype
-        gradient = {"weight": contract("nti,nto->nio", a, g, dtype=dtype).reshape(n, *weight.shape)}
-        if "bias" in site.params:
-            bias = site.params["bias"]
-            gradient["bias"] = jnp.sum(g, 1, wide(g)).astype(bias.dtype)
-        return gradient
     if not jax.tree.leaves(site.params):
         return site.params
-    for leaf in jax.tree.leaves(site.residuals):
-        if leaf.ndim == 0 or leaf.shape[0] != n or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            problem = f"keeps {describe(leaf)} for the whole batch of {n}, so its gradient can't be taken example by "
-            raise LayerError(site.layer, f"{problem}example; keep residuals [examples, ...]", as_path(site.path))
+    if positions(site):
+        return each_pair(site, lambda a, g: gradient_of(site, a, g))
+    shared = [leaf for leaf in jax.tree.leaves(site.residuals) if not belongs(leaf, n)]
+    if shared:
+        problem = f"keeps {describe(shared[0])} for the whole batch of {n}, so its gradient can't be taken example by "
+        raise LayerError(site.layer, f"{problem}example; keep residuals [examples, ...]", as_path(site.path))
+    return jax.vmap(lambda *one: site.layer.param_gradient(site.params, *alone(one)))(site.residuals, site.g)
 
-    def alone(residuals, g):
-        one = jax.tree.map(lambda leaf: leaf[None], (residuals, g))
-        return site.layer.param_gradient(site.params, *one)
 
-    return jax.vmap(alone)(site.residuals, site.g)
+def gradient_of(site: Site, a: Float[Array, "t i"], g: Float[Array, "t o"]) -> Params:
+    """Σ_t aᵀ g of one example, as the layer's parameters."""
+    weight = site.params["weight"]
+    gradient = {"weight": contract("ti,to->io", a, g, dtype=weight.dtype).reshape(weight.shape)}
+    if "bias" in site.params:
+        gradient["bias"] = jnp.sum(g, 0, wide(g)).astype(site.params["bias"].dtype)
+    return gradient
+
+
+def each_pair(site: Site, function: Callable[[Array, Array], PyTree]) -> PyTree:
+    """function(a[n], g[n]) for every example, stacked.
+
+    On CPU one after the other: XLA has no fast batched matmul there, and the a of one example stay in the cache (norms
+    of a 5x5 convolution from 32 to 64 channels, 128 examples of 14x14: 38 ms in place of 171 ms).
+    """
+
+    def one(pair):
+        a, g = site.layer.affine(site.params, *alone(pair))
+        return function(a[0], g[0])
+
+    each = lax.map if jax.default_backend() == "cpu" and positions(site) > 1 else lambda f, x: jax.vmap(f)(x)
+    if all(belongs(leaf, examples(site)) for leaf in jax.tree.leaves(site.residuals)):
+        return each(one, (site.residuals, site.g))
+    return each(lambda pair: function(*pair), factors(site))
+
+
+def belongs(residual: Array, n: int) -> bool:
+    """Whether it counts examples first: what is there for the batch as a whole (a key, a mean) can't be taken apart."""
+    return residual.ndim > 0 and residual.shape[0] == n and not jnp.issubdtype(residual.dtype, jax.dtypes.prng_key)
+
+
+def alone(tree: PyTree) -> PyTree:
+    """One example as a batch of one."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
+def factor_shapes(site: Site) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct] | None:
+    """Shapes of the factors, without computing them."""
+
+    def run(params, residuals, g):
+        return factors(replace(site, params=params, residuals=residuals, g=g))
+
+    return jax.eval_shape(run, site.params, site.residuals, site.g)
+
+
+def positions(site: Site) -> int:
+    """T, the positions of an example that share the weights; 0 where the layer has no factors."""
+    pair = factor_shapes(site)
+    return pair[0].shape[1] if pair else 0
 
 
 def factors(site: Site) -> tuple[Array, Array] | None:
