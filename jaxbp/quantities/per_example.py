@@ -77,9 +77,19 @@ def each_pair(site: Site, function: Callable[[Array, Array], PyTree]) -> PyTree:
         return function(a[0], g[0])
 
     each = lax.map if jax.default_backend() == "cpu" and positions(site) > 1 else lambda f, x: jax.vmap(f)(x)
-    if all(belongs(leaf, examples(site)) for leaf in jax.tree.leaves(site.residuals)):
+    if separable(site):
         return each(one, (site.residuals, site.g))
     return each(lambda pair: function(*pair), factors(site))
+
+
+def separable(site: Site) -> bool:
+    """Whether one example's residuals give its factors: not where a residual begins with time, even if T = N."""
+    n, whole = examples(site), factor_shapes(site)
+    if not all(belongs(leaf, n) for leaf in jax.tree.leaves(site.residuals)):
+        return False
+    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), (site.residuals, site.g))
+    single = factor_shapes(replace(site, residuals=first[0], g=first[1]))
+    return [s.shape for s in single] == [(1, *s.shape[1:]) for s in whole]
 
 
 def belongs(residual: Array, n: int) -> bool:

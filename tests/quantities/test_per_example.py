@@ -137,6 +137,33 @@ class KeepsTheMean(Layer):
         return {"scale": jnp.sum(residuals[0] * g)}
 
 
+@dataclass(frozen=True)
+class TimeFirst(Dense):
+    """A dense layer that keeps its input with time in front."""
+
+    def forward(self, params, x, rng=None):
+        y, x = super().forward(params, x, rng)
+        return y, jnp.swapaxes(x, 0, 1)
+
+    def input_gradient(self, params, residuals, g):
+        return super().input_gradient(params, jnp.swapaxes(residuals, 0, 1), g)
+
+    def param_gradient(self, params, residuals, g):
+        return super().param_gradient(params, jnp.swapaxes(residuals, 0, 1), g)
+
+    def affine(self, params, residuals, g):
+        return super().affine(params, jnp.swapaxes(residuals, 0, 1), g)
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_residuals_that_begin_with_time_are_not_taken_for_examples(steps):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, steps, 5)))
+    labels = jnp.zeros((4, steps), int)
+    usual, turned = Serial(Dense(3)), Serial(TimeFirst(3))
+    params = usual.init(jax.random.key(0), x)
+    assert relative_error(quantity(turned, norms, params, x, labels), quantity(usual, norms, params, x, labels)) < 1e-12
+
+
 def test_a_layer_with_residuals_of_the_whole_batch_is_refused_by_name():
     params, x, y = (KeepsTheMean().init(None, None),), jnp.ones((4, 3)), jnp.zeros(4, int)
     with pytest.raises(LayerError, match=r'layer "0", KeepsTheMean\(\): keeps float64\[\] for the whole batch of 4'):
