@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 BLUE, ORANGE, INK, GREY = "#2b6cb0", "#dd6b20", "#1a202c", "#a0aec0"
 COUNTS = LinearSegmentedColormap.from_list("counts", ["#ffffff", "#fbd38d", ORANGE, "#7b341e"])
@@ -38,9 +38,9 @@ def draw_curves(
         axes.plot(range(1, len(values) + 1), values, color=color, label=name, linewidth=1.8, marker=".", markersize=4)
     if min(map(min, curves.values())) > 0:
         axes.set_yscale("log")
-        for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            axis(StrMethodFormatter("{x:g}"))
-        axes.tick_params(axis="y", which="minor", labelsize=8)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8), numticks=20))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(0, None)
     axes.set(xlabel="epoch", ylabel=ylabel)

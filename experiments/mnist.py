@@ -52,6 +52,7 @@ CLASSIC = Preset(
     weight_decay=0.1,
     smoothing=0.1,
 )
+# Without the shifts (--no-augment) seed 0 reaches 98.77 % instead of 99.02 % on the test set.
 WIDE = Preset(
     jaxbp.Serial(
         jaxbp.Flatten(),

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.layer import Layer, Params, describe, is_concrete, is_floating
-from jaxbp.losses.loss import Loss
+from jaxbp.losses.loss import Loss, Weights
 from jaxbp.reverse import Edits, Visit, param_gradient, sweep
 
 Targets = PyTree
@@ -56,7 +56,7 @@ def value_and_grad(model: Layer, loss: Loss, edits: Edits | None = None) -> Call
         x: PyTree,
         targets: Targets,
         rng: PRNGKeyArray | None = None,
-        weights: Float[Array, " n"] | None = None,
+        weights: Weights | None = None,
         total: Float[Array, ""] | None = None,
     ) -> tuple[Array, Params]:
         value, gradient, _ = backpropagate(
@@ -92,7 +92,7 @@ def value_and_quantities(
         x: PyTree,
         targets: Targets,
         rng: PRNGKeyArray | None = None,
-        weights: Float[Array, " n"] | None = None,
+        weights: Weights | None = None,
         total: Float[Array, ""] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
         def visit(site):
@@ -117,7 +117,7 @@ def backpropagate(
     x: PyTree,
     targets: Targets,
     rng: PRNGKeyArray | None = None,
-    weights: Array | None = None,
+    weights: Weights | None = None,
     total: Array | None = None,
     *,
     visit: Visit,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.backprop import backpropagate
 from jaxbp.layer import ArrayLike, Layer, Params, describe
-from jaxbp.losses.loss import Loss
+from jaxbp.losses.loss import Loss, Weights
 from jaxbp.record import recorded
 from jaxbp.reverse import Composite, layers, leaves, param_gradient, sweep
 
@@ -83,7 +84,7 @@ def trace(
     x: PyTree,
     targets: PyTree,
     rng: PRNGKeyArray | None = None,
-    weights: Float[Array, " n"] | None = None,
+    weights: Weights | None = None,
 ) -> Trace:
     """Every z, a, δ and gradient by the layer's path; arguments as in `value_and_grad`."""
     watched = recorded(model)
@@ -106,17 +107,18 @@ def layer_sizes(
     "gradient". Call it after each epoch, and draw the list of results with `jaxbp.plot_flow`.
     """
 
-    @jax.jit
-    def measure(params, x, targets):
-        def visit(site):
-            examples = jax.tree.leaves(site.g)[0].shape[0]
-            sizes = {"activation": rms(site.residuals.y), "delta": examples * rms(site.g)}
-            return sizes | ({"gradient": rms(param_gradient(site))} if jax.tree.leaves(site.params) else {})
-
-        return backpropagate(recorded(model), loss, params, x, targets, rng, visit=visit)[1]
-
-    measured = leaves(model, measure(params, x, targets))
+    measured = leaves(model, _measure(model, loss, params, x, targets, rng))
     return {path: {name: float(np.mean(size)) for name, size in sizes.items()} for path, sizes in measured.items()}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _measure(model, loss, params, x, targets, rng):
+    def visit(site):
+        examples = jax.tree.leaves(site.g)[0].shape[0]
+        sizes = {"activation": rms(site.residuals.y), "delta": examples * rms(site.g)}
+        return sizes | ({"gradient": rms(param_gradient(site))} if jax.tree.leaves(site.params) else {})
+
+    return backpropagate(recorded(model), loss, params, x, targets, rng, visit=visit)[1]
 
 
 def rms(tree: PyTree) -> Float[Array, ""]:

@@ -88,7 +88,7 @@ class Layer:
         return ()
 
     def affine(self, params: Params, residuals: PyTree, g: PyTree) -> tuple[Array, Array] | None:
-        """The factors a [n, positions, I] and g [n, positions, O] with ∂J/∂W = Σ_{n,t} a[n,t]ᵀ g[n,t], as a matrix [I, O].
+        """The factors a [n, positions, I] and g [n, positions, O] with ∂J/∂W = Σ_{n,t} a[n,t]ᵀ g[n,t], a matrix [I, O].
 
         For layers that are linear in a parameter "weight", W reshaped to [I, O]; a "bias" beside it has the gradient
         Σ_{n,t} g[n,t], as if a had one entry more, always 1. None: this layer has no such factors.
@@ -127,7 +127,7 @@ class Site:
 def constructor_call(self: Any) -> str:
     """How a dataclass is written down, defaults left out."""
     if not dataclasses.is_dataclass(self):
-        return repr(self)
+        return f"{type(self).__name__}()"
     words = []
     for field in dataclasses.fields(self):
         value = getattr(self, field.name)

@@ -57,7 +57,7 @@ class Dense(Layer):
         return contract("...o,io->...i", g, params["weight"], dtype=x.dtype)
 
     def param_gradient(self, params: Params, x, g: Float[Array, "*n outputs"]) -> Params:
-        weight = contract("...o,...i->io", g, x, dtype=params["weight"].dtype)
+        weight = contract("...i,...o->io", x, g, dtype=params["weight"].dtype)
         if not self.bias:
             return {"weight": weight}
         return {"weight": weight, "bias": jnp.sum(g, range(g.ndim - 1)).astype(params["bias"].dtype)}

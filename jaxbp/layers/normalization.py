@@ -17,7 +17,7 @@ follows, with sums over the set,
 
     ∂J/∂x_j = Σ_i ĝ_i ∂x̂_i/∂x_j = (ĝ_j - Σ_i ĝ_i / m - x̂_j Σ_i ĝ_i x̂_i / m) / σ
 
-Of the error that arrives, its mean and its part along x̂ don't travel on: to shift or to stretch all of x leaves y as it is.
+Of the error that arrives the mean and the part along x̂ don't travel on: to shift or stretch all of x leaves y as it is.
 
     BatchNorm       a channel, over all examples and positions; in evaluation μ and σ are constants: ∂J/∂x = ĝ / σ
     LayerNorm       the last axis, at one example and position
@@ -28,8 +28,8 @@ RMSNorm leaves μ out: x̂_i = x_i / σ with σ² = Σ_i x_i² / m + ε, and in 
 
 The residuals are x̂ and 1/σ. In bfloat16, sums are taken in float32.
 
-Sources: Ioffe & Szegedy, arXiv 1502.03167; Ba et al., arXiv 1607.06450; Wu & He, arXiv 1803.08494; Ulyanov et al., arXiv
-1607.08022; Zhang & Sennrich, arXiv 1910.07467.
+Sources: Ioffe & Szegedy, arXiv 1502.03167; Ba et al., arXiv 1607.06450; Wu & He, arXiv 1803.08494; Ulyanov et al.,
+arXiv 1607.08022; Zhang & Sennrich, arXiv 1910.07467.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class _Normalization(Layer):
         self._require_input(x)
         return {"scale": jnp.ones(x.shape[-1], x.dtype), "bias": jnp.zeros(x.shape[-1], x.dtype)}
 
-    def forward(self, params: Params, x: Float[Array, "n ... c"], rng: PRNGKeyArray | None = None):
+    def forward(self, params: Params, x: Array, rng: PRNGKeyArray | None = None):
         """Returns y, shaped like x, and the residuals x̂ and 1/σ."""
         self._require(params, x)
         shape, axes = self._sets(x.shape)
@@ -156,9 +156,8 @@ class BatchNorm(_Normalization):
     def param_gradient(self, params, residuals, g):
         training = isinstance(residuals, Batch)
         normal = wide(residuals.normal) if training else self._normal(params, residuals)
-        return scaled_gradient(params, normal, wide(g)) | {
-            name: jnp.zeros_like(params[name]) for name in self.statistics
-        }
+        zeros = {name: jnp.zeros_like(params[name]) for name in self.statistics}
+        return scaled_gradient(params, normal, wide(g)) | zeros
 
     def refresh(self, params, residuals):
         if not isinstance(residuals, Batch):
@@ -249,7 +248,6 @@ class RMSNorm(_Normalization):
         return {"scale": jnp.ones(x.shape[-1], x.dtype)}
 
     def forward(self, params, x, rng=None):
-        """Returns y and the residuals x̂ and 1/σ."""
         self._require(params, x)
         inverse = lax.rsqrt(jnp.mean(wide(x) ** 2, -1, keepdims=True) + self.epsilon)
         normal = wide(x) * inverse

@@ -127,6 +127,7 @@ class SoftmaxCrossEntropy(Loss):
             at_label = (*jnp.indices(y.shape), y)
             g = scale * a + jnp.zeros_like(a).at[at_label].add(-(1 - self.smoothing) * scale[..., 0])
             return g - scale * self.smoothing / a.shape[-1] if self.smoothing else g
+        y = y.astype(a.dtype)
         smooth = (1 - self.smoothing) * y + self.smoothing / a.shape[-1] if self.smoothing else y
         return scale * (self._mass(a, y) * a - smooth)
 

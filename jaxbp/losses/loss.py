@@ -17,11 +17,11 @@ from math import prod
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Float, PyTree
 
-from jaxbp.layer import constructor_call, describe, is_concrete
+from jaxbp.layer import ArrayLike, constructor_call, describe, is_concrete
 
-Weights = Float[Array, " n"]
+Weights = ArrayLike  # one number per example, [n]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Loss:
         """√scale_n S_n v_n, for v shaped like the outputs; S_n S_nᵀ = H_n."""
         return jnp.sqrt(scale * self.curvature(residuals)) * v
 
-    def require(self, outputs: Array, targets: Array) -> None:
+    def require(self, outputs: ArrayLike, targets: ArrayLike) -> None:
         """Refuses targets that do not fit the outputs; values are looked at outside jit only."""
         if outputs.shape != targets.shape:
             raise ValueError(
@@ -63,7 +63,7 @@ class Loss:
         if is_concrete(targets) and not np.all(np.isfinite(np.asarray(targets, float))):
             raise ValueError(f"{self}: the targets {describe(targets)} are not all finite numbers")
 
-    def counted(self, outputs: Array, targets: Array) -> Array:
+    def counted(self, outputs: ArrayLike, targets: ArrayLike) -> Array:
         """1 for each loss that counts, 0 for the ignored; shaped like the losses of `per_example`."""
         return jnp.ones(outputs.shape[0], wide(outputs))
 
@@ -71,7 +71,7 @@ class Loss:
         """What else is worth knowing, one number per loss, to be averaged as the loss is (accuracy)."""
         return {}
 
-    def weigh(self, outputs: Array, targets: Array, weights: Weights | None = None) -> Array:
+    def weigh(self, outputs: ArrayLike, targets: ArrayLike, weights: Weights | None = None) -> Array:
         """The weight of each loss, shaped like the losses of `per_example`."""
         counted = self.counted(outputs, targets)
         if weights is None:
@@ -84,15 +84,15 @@ class Loss:
 
     def forward(
         self,
-        outputs: Float[Array, "n ..."],
-        targets: Shaped[Array, "n ..."],
+        outputs: ArrayLike,
+        targets: ArrayLike,
         weights: Weights | None = None,
         total: Float[Array, ""] | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
         """The weighted mean loss, and the residuals of `backward`.
 
         Args:
-            outputs: what the model returned.
+            outputs: what the model returned, [n, ...].
             targets: what it should have returned.
             weights: one number per example.
             total: what the weighted sum is divided by, the sum of weights unless given: that of the whole batch, where
@@ -135,7 +135,7 @@ class Loss:
         return constructor_call(self)
 
 
-def wide(x: Array):
+def wide(x: ArrayLike):
     """The dtype in which a loss is added up: float32, or float64 for float64 outputs."""
     return jnp.promote_types(x.dtype, jnp.float32)
 
