@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxbp.layer import Layer, LayerError, Params, describe, located, shorten
-from jaxbp.reverse import Composite, is_below, layers, part
+from jaxbp.reverse import Composite, part
 
 
 def split(rng: PRNGKeyArray | None, n: int):
@@ -189,6 +189,7 @@ class Repeat(Composite):
 
     body: Layer
     n: int
+    stacked = True
 
     def __post_init__(self):
         require_layer(self, "body", self.body)
@@ -278,11 +279,6 @@ class Recompute(Composite):
         x, rng = residuals
         _, residuals = self.body.forward(params["body"], x, rng)
         return {"body": self.body.refresh(params["body"], residuals)}
-
-
-def turns_around(model: Layer, path: str) -> int:
-    """How many `Repeat`s are around the layer at this path: the axes of turns that its parameters begin with."""
-    return sum(isinstance(layer, Repeat) and p != path and is_below(path, p) for p, layer in layers(model))
 
 
 def child_params(composite: Composite, params: Params, name: str) -> Params:

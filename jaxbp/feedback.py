@@ -24,10 +24,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.backprop import Targets, require_examples
-from jaxbp.compose import Recompute, Repeat, turns_around
+from jaxbp.compose import Recompute, Repeat
 from jaxbp.layer import Layer, Params, is_floating
 from jaxbp.losses.loss import Loss
-from jaxbp.reverse import Composite, from_leaves, is_below, join, layers, leaves, param_gradient, require_paths, sweep
+from jaxbp.reverse import (
+    Composite,
+    from_leaves,
+    is_below,
+    join,
+    layers,
+    leaves,
+    param_gradient,
+    require_paths,
+    sweep,
+    turns_around,
+)
 
 State = dict[str, Any]  # what a rule keeps, by path
 

@@ -21,7 +21,6 @@ import optax
 from jax import lax
 from jaxtyping import Array, Int, PyTree
 
-from jaxbp.compose import turns_around
 from jaxbp.layer import Layer, Params, is_concrete
 from jaxbp.quantities.kronecker import (
     Factors,
@@ -31,7 +30,7 @@ from jaxbp.quantities.kronecker import (
     require_affine,
 )
 from jaxbp.quantities.per_example import require_independent
-from jaxbp.reverse import from_leaves, leaves
+from jaxbp.reverse import from_leaves, leaves, turns_around
 
 
 class KfacState(NamedTuple):
