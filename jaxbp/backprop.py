@@ -22,10 +22,14 @@ Targets = PyTree
 
 
 class Quantity(NamedTuple):
-    """A visit, and how the layers' answers are joined: the tree of answers stays as it is unless told otherwise."""
+    """A visit, and how the layers' answers are joined: the tree of answers stays as it is unless told otherwise.
+
+    require: raises for a model that the quantity can't be had of, before anything runs.
+    """
 
     visit: Visit
     gather: Callable[[PyTree], Any] = lambda tree: tree
+    require: Callable[[Layer], None] = lambda model: None
 
 
 class _Answers(NamedTuple):
@@ -81,6 +85,8 @@ def value_and_quantities(
         tree that mirrors the model unless its `gather` makes something else of it.
     """
     quantities = {name: q if isinstance(q, Quantity) else Quantity(q) for name, q in quantities.items()}
+    for quantity in quantities.values():
+        quantity.require(model)
 
     def value_and_dict(
         params: Params,
