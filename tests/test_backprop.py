@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import jaxbp
 from jaxbp import Dense, HalfSquaredError, LayerError, Quantity, Relu, Repeat, Residual, Serial, Sigmoid, Tanh
@@ -29,19 +29,20 @@ def autodiff(model, loss, rng=None, weights=None):
     return jax.value_and_grad(value)
 
 
-# Hypothesis draws the same 200 networks every time, and looks for no smaller one that fails: it would take minutes.
-@settings(
-    max_examples=200,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],
-)
-@given(architectures())
+@pytest.mark.parametrize("chunk", range(8))
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # beartype does, to pick what it looks at
-def test_random_networks_agree_with_jax_grad_and_raise_no_false_alarm(architecture):
-    with jax.enable_x64(True):
+def test_200_random_networks_agree_with_jax_grad_and_raise_no_false_alarm(chunk):
+    # The same networks every time, and no search for a smaller one that fails: it would take minutes.
+    @seed(chunk)
+    @settings(
+        max_examples=25,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    @given(architectures())
+    def agrees(architecture):
         case = batch_for(*architecture)
         value, gradient = jaxbp.value_and_grad(case.model, case.loss)(
             case.params, case.x, case.targets, case.rng, case.weights
@@ -53,6 +54,10 @@ def test_random_networks_agree_with_jax_grad_and_raise_no_false_alarm(architectu
         report = jaxbp.check_gradients(case.model, case.loss, case.params, case.x, case.targets, case.rng, case.weights)
         assert report.ok, str(report)
         assert report.first_wrong is None
+
+    with jax.enable_x64(True):
+        agrees()
+    jax.clear_caches()  # hundreds of compiled programs that nobody needs again
 
 
 def test_the_textbook_network_matches_a_case_worked_by_hand():

@@ -6,6 +6,9 @@ Let l_n be the loss of example n, a sum over its outputs y_n, and w_n its weight
 
 So with equal weights 1/N stands here and nowhere else: the layers below only sum. An example that does not count
 (padding, an ignored label) has weight zero.
+
+Curvature (K-FAC, Gauss-Newton) asks for the Hessian H_n = ∂²l_n/∂y_n² too, as a product with a vector, and for a root
+S_n of it, S_n S_nᵀ = H_n, which is what is sent backward.
 """
 
 from dataclasses import dataclass
@@ -35,6 +38,21 @@ class Loss:
     def scaled_gradient(self, residuals: PyTree, scale: Array) -> Array:
         """scale_n ∂l_n/∂y_n for every example, [n, ...], shaped like the outputs, with which scale broadcasts."""
         raise NotImplementedError
+
+    def curvature(self, residuals: PyTree) -> Array:
+        """∂²l/∂y², shaped like the outputs, of a loss that is a sum over outputs, each by itself: H is diagonal.
+
+        A loss whose outputs interact gives `scaled_hessian` and `scaled_root` in its place.
+        """
+        raise NotImplementedError(f"{self} gives no curvature: define curvature(residuals)")
+
+    def scaled_hessian(self, residuals: PyTree, scale: Array, v: Array) -> Array:
+        """scale_n H_n v_n, for v shaped like the outputs."""
+        return scale * self.curvature(residuals) * v
+
+    def scaled_root(self, residuals: PyTree, scale: Array, v: Array) -> Array:
+        """√scale_n S_n v_n, for v shaped like the outputs; S_n S_nᵀ = H_n."""
+        return jnp.sqrt(scale * self.curvature(residuals)) * v
 
     def require(self, outputs: ArrayLike, targets: ArrayLike) -> None:
         """Refuses targets that do not fit the outputs; values are looked at outside jit only."""
@@ -98,6 +116,21 @@ class Loss:
         """g = ∂J/∂outputs, the delta that the sweep begins with."""
         residuals, scale, no_outputs = residuals
         return self.scaled_gradient(residuals, expand(scale, no_outputs.ndim)).astype(no_outputs.dtype)
+
+    def hessian(self, residuals: PyTree, v: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """(∂²J/∂outputs²) v."""
+        residuals, scale, no_outputs = residuals
+        return self.scaled_hessian(residuals, expand(scale, no_outputs.ndim), v).astype(no_outputs.dtype)
+
+    def hessian_root(self, residuals: PyTree, v: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """S v with S Sᵀ = ∂²J/∂outputs²: with random v of E[v vᵀ] = 1 a draw from that covariance."""
+        residuals, scale, no_outputs = residuals
+        return self.scaled_root(residuals, expand(scale, no_outputs.ndim), v).astype(no_outputs.dtype)
+
+    def empirical_root(self, residuals: PyTree) -> Float[Array, "n ..."]:
+        """√(w_n / Σ_m w_m) ∂l_n/∂y_n: its outer products are the empirical Fisher's."""
+        residuals, scale, no_outputs = residuals
+        return self.scaled_gradient(residuals, jnp.sqrt(expand(scale, no_outputs.ndim))).astype(no_outputs.dtype)
 
     def __str__(self) -> str:
         return constructor_call(self)
