@@ -62,7 +62,7 @@ class Tanh(Layer):
         return y, y
 
     def input_gradient(self, params, y, g: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        return g * (1 - y * y)
+        return g * (1 + y) * (1 - y)  # 1 - y² would cancel where y is near ±1
 
 
 @dataclass(frozen=True)
