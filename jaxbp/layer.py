@@ -87,6 +87,14 @@ class Layer:
         """∂J/∂θ, the tree of params, from g = ∂J/∂y."""
         return ()
 
+    def affine(self, params: Params, residuals: PyTree, g: PyTree) -> tuple[Array, Array] | None:
+        """The factors a [n, positions, I] and g [n, positions, O] with ∂J/∂W = Σ_{n,t} a[n,t]ᵀ g[n,t], as a matrix [I, O].
+
+        For layers that are linear in a parameter "weight", W reshaped to [I, O]; a "bias" beside it has the gradient
+        Σ_{n,t} g[n,t], as if a had one entry more, always 1. None: this layer has no such factors.
+        """
+        return None
+
     @property
     def statistics(self) -> tuple[str, ...]:
         """The names in params that are running statistics: they get zero gradient, no update and no weight decay."""

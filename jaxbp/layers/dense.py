@@ -62,6 +62,10 @@ class Dense(Layer):
             return {"weight": weight}
         return {"weight": weight, "bias": jnp.sum(g, range(g.ndim - 1)).astype(params["bias"].dtype)}
 
+    def affine(self, params: Params, x, g: Float[Array, "n *t outputs"]):
+        """x [n, positions, inputs] and g [n, positions, outputs], one position where x is [n, inputs]."""
+        return x.reshape(x.shape[0], -1, x.shape[-1]), g.reshape(g.shape[0], -1, g.shape[-1])
+
     def _require_input(self, x):
         require_floating(self, x)
         if len(x.shape) < 2:

@@ -7,7 +7,7 @@ With m drawn from {0, 1}, P(m = 1) = 1 - r, and g = ∂J/∂y:
 The residual is the key: the mask is drawn from it again, at the price of a few random bits instead of memory.
 Without a key, y = x.
 
-Source: Srivastava et al., JMLR 15 (2014).
+Sources: Srivastava et al., JMLR 15 (2014); Tompson et al., arXiv 1411.4280 (spatial).
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxbp.layer import Layer, require_floating
+from jaxbp.layer import Layer, LayerError, describe, require_floating
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,26 @@ class Dropout(Layer):
     def _masked(self, x, rng):
         if rng is None or self.rate == 0:
             return x
-        return jnp.where(jax.random.bernoulli(rng, 1 - self.rate, x.shape), x / (1 - self.rate), 0)
+        return jnp.where(jax.random.bernoulli(rng, 1 - self.rate, self._mask_shape(x)), x / (1 - self.rate), 0)
+
+    def _mask_shape(self, x):
+        return x.shape
+
+
+@dataclass(frozen=True)
+class SpatialDropout(Dropout):
+    """Sets whole feature maps of [n, *grid, channels] to zero: one draw for each example and channel.
+
+    Neighbours in a map say much the same: without one of them little is missing.
+    """
+
+    def forward(self, params, x: Float[Array, "n *grid c"], rng=None):
+        require_floating(self, x)
+        if x.ndim < 3:
+            raise LayerError(
+                self, f"expected [examples, grid axes, channels], got {describe(x)}; Dropout drops numbers"
+            )
+        return super().forward(params, x, rng)
+
+    def _mask_shape(self, x):
+        return (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])

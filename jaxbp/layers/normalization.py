@@ -1,0 +1,301 @@
+"""Normalisation: subtract the mean, divide by the standard deviation, then scale and shift.
+
+One derivation serves all but RMSNorm; they differ in the set S of numbers that are normalised together. Let i and j run
+over S, m be its size, c(i) the channel of i, ε a small number against division by zero, and g = ∂J/∂y:
+
+    μ = Σ_i x_i / m        σ² = Σ_i (x_i - μ)² / m + ε        x̂_i = (x_i - μ) / σ        y_i = γ_c x̂_i + β_c
+
+Scale and shift are a dense layer with one input each. Over all i of channel c, in all sets,
+
+    ∂J/∂γ_c = Σ_i g_i x̂_i        ∂J/∂β_c = Σ_i g_i        ∂J/∂x̂_i = γ_c g_i =: ĝ_i
+
+An x_j moves all x̂_i of its set, for it moves μ and σ. From
+
+    ∂μ/∂x_j = 1/m        ∂σ/∂x_j = (x_j - μ) / (m σ) = x̂_j / m        ∂x̂_i/∂x_j = ([i = j] - 1/m - x̂_i x̂_j / m) / σ
+
+follows, with sums over the set,
+
+    ∂J/∂x_j = Σ_i ĝ_i ∂x̂_i/∂x_j = (ĝ_j - Σ_i ĝ_i / m - x̂_j Σ_i ĝ_i x̂_i / m) / σ
+
+Of the error that arrives, its mean and its part along x̂ don't travel on: to shift or to stretch all of x leaves y as it is.
+
+    BatchNorm       a channel, over all examples and positions; in evaluation μ and σ are constants: ∂J/∂x = ĝ / σ
+    LayerNorm       the last axis, at one example and position
+    GroupNorm       a group of channels over all positions of one example
+    InstanceNorm    a channel over all positions of one example
+
+RMSNorm leaves μ out: x̂_i = x_i / σ with σ² = Σ_i x_i² / m + ε, and in the gradient the mean's term falls away with it.
+
+The residuals are x̂ and 1/σ. In bfloat16, sums are taken in float32.
+
+Sources: Ioffe & Szegedy, arXiv 1502.03167; Ba et al., arXiv 1607.06450; Wu & He, arXiv 1803.08494; Ulyanov et al., arXiv
+1607.08022; Zhang & Sennrich, arXiv 1910.07467.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxbp.layer import ArrayLike, Layer, LayerError, Params, describe, require_floating
+
+
+class _Normalization(Layer):
+    """What they share: x is [n, ..., channels]; a subclass says by `_sets` which numbers belong together."""
+
+    names = ("bias", "scale")
+
+    def init(self, key: PRNGKeyArray, x: ArrayLike) -> Params:
+        self._require_input(x)
+        return {"scale": jnp.ones(x.shape[-1], x.dtype), "bias": jnp.zeros(x.shape[-1], x.dtype)}
+
+    def forward(self, params: Params, x: Float[Array, "n ... c"], rng: PRNGKeyArray | None = None):
+        """Returns y, shaped like x, and the residuals x̂ and 1/σ."""
+        self._require(params, x)
+        shape, axes = self._sets(x.shape)
+        _, _, normal, inverse = standardized(wide(x).reshape(shape), axes, self.epsilon)
+        normal = normal.reshape(x.shape)
+        return scaled(params, normal).astype(x.dtype), (normal.astype(x.dtype), inverse)
+
+    def input_gradient(self, params: Params, residuals, g: Float[Array, "n ... c"]) -> Float[Array, "n ... c"]:
+        normal, inverse = residuals
+        shape, axes = self._sets(g.shape)
+        g_normal = (wide(g) * wide(params["scale"])).reshape(shape)
+        return (
+            unstandardized(g_normal, wide(normal).reshape(shape), inverse, axes).reshape(g.shape).astype(normal.dtype)
+        )
+
+    def param_gradient(self, params: Params, residuals, g: Float[Array, "n ... c"]) -> Params:
+        return scaled_gradient(params, wide(residuals[0]), wide(g))
+
+    def _require_input(self, x):
+        require_floating(self, x)
+        if len(x.shape) < 2 or 0 in x.shape[1:]:
+            raise LayerError(self, f"expected [examples, ..., channels], none of them empty, got {describe(x)}")
+
+    def _require(self, params, x):
+        self._require_input(x)
+        if not isinstance(params, dict) or tuple(sorted(params)) != self.names:
+            raise LayerError(
+                self,
+                f"expected parameters {{{', '.join(self.names)}}}, got {describe(params)}; "
+                "do they come from this model's init?",
+            )
+        if params["scale"].shape != x.shape[-1:]:
+            raise LayerError(self, f"expected the {params['scale'].size} channels of its scale, got {describe(x)}")
+
+
+class Batch(NamedTuple):
+    """What a training step of `BatchNorm` keeps; in evaluation it keeps x."""
+
+    normal: Array
+    inverse: Array
+    mean: Array
+    variance: Array
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Normalization):
+    """Normalises each channel of [n, ..., c] over examples and positions.
+
+    With a key (training) by the batch's own mean and variance, without one (evaluation) by the running ones, which
+    `refresh` renews after a training step: new = (1 - momentum) old + momentum seen, the variance unbiased.
+
+    Args:
+        momentum: the share of the new, 0 < momentum ≤ 1, as in PyTorch (Flax's momentum is 1 minus this).
+        epsilon: added to the variance.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    names = ("bias", "mean", "scale", "variance")
+
+    def __post_init__(self):
+        if not 0 < self.momentum <= 1:
+            raise ValueError(f"BatchNorm needs 0 < momentum <= 1, not {self.momentum}")
+        require_epsilon(self)
+
+    @property
+    def mixes_examples(self):
+        return True
+
+    @property
+    def statistics(self):
+        return ("mean", "variance")
+
+    def init(self, key, x):
+        running = jnp.promote_types(x.dtype, jnp.float32)  # in bfloat16 a tenth of a small change is lost
+        statistics = {"mean": jnp.zeros(x.shape[-1], running), "variance": jnp.ones(x.shape[-1], running)}
+        return super().init(key, x) | statistics
+
+    def forward(self, params, x, rng=None):
+        """Returns y and, in training, x̂, 1/σ, μ, σ² (without ε); in evaluation, x."""
+        self._require(params, x)
+        if rng is None:
+            return scaled(params, self._normal(params, x)).astype(x.dtype), x
+        if prod(x.shape[:-1]) < 2:
+            raise LayerError(
+                self,
+                f"in training expected at least two numbers a channel, got {describe(x)}: they would all become zero; "
+                "take a larger batch, or rng=None",
+            )
+        mean, variance, normal, inverse = standardized(wide(x), tuple(range(x.ndim - 1)), self.epsilon)
+        return scaled(params, normal).astype(x.dtype), Batch(normal.astype(x.dtype), inverse, mean, variance)
+
+    def input_gradient(self, params, residuals, g):
+        if not isinstance(residuals, Batch):
+            return (wide(g) * (wide(params["scale"]) * self._inverse(params))).astype(residuals.dtype)
+        # γ is one number for the whole set, so it stands before the bracket, whose sums are ∂J/∂β and ∂J/∂γ.
+        dx = unstandardized(wide(g), wide(residuals.normal), residuals.inverse, tuple(range(g.ndim - 1)))
+        return (wide(params["scale"]) * dx).astype(residuals.normal.dtype)
+
+    def param_gradient(self, params, residuals, g):
+        training = isinstance(residuals, Batch)
+        normal = wide(residuals.normal) if training else self._normal(params, residuals)
+        return scaled_gradient(params, normal, wide(g)) | {
+            name: jnp.zeros_like(params[name]) for name in self.statistics
+        }
+
+    def refresh(self, params, residuals):
+        if not isinstance(residuals, Batch):
+            return params
+        m = residuals.normal.size // residuals.mean.size
+        seen = {"mean": residuals.mean, "variance": residuals.variance * (m / (m - 1))}
+        return params | {
+            name: ((1 - self.momentum) * params[name] + self.momentum * seen[name].reshape(-1)).astype(
+                params[name].dtype
+            )
+            for name in self.statistics
+        }
+
+    def _inverse(self, params):
+        return lax.rsqrt(wide(params["variance"]) + self.epsilon)
+
+    def _normal(self, params, x):
+        return (wide(x) - wide(params["mean"])) * self._inverse(params)
+
+
+@dataclass(frozen=True)
+class LayerNorm(_Normalization):
+    """Normalises the last axis of [n, ..., c]."""
+
+    epsilon: float = 1e-5
+
+    def __post_init__(self):
+        require_epsilon(self)
+
+    def _sets(self, shape):
+        return shape, (-1,)
+
+
+@dataclass(frozen=True)
+class GroupNorm(_Normalization):
+    """Normalises each of `groups` groups of neighbouring channels over the positions of one example, [n, ..., c]."""
+
+    groups: int
+    epsilon: float = 1e-5
+
+    def __post_init__(self):
+        require_epsilon(self)
+        if self.groups < 1:
+            raise ValueError(f"GroupNorm needs a positive number of groups, not {self.groups}")
+
+    def _sets(self, shape):
+        return (*shape[:-1], self.groups, shape[-1] // self.groups), (*range(1, len(shape) - 1), -1)
+
+    def _require_input(self, x):
+        super()._require_input(x)
+        if x.shape[-1] % self.groups:
+            raise LayerError(self, f"expected channels that {self.groups} groups divide, got {describe(x)}")
+        if prod(x.shape[1:]) == self.groups:
+            raise LayerError(self, f"expected more than one number a group, got {describe(x)}: all would become zero")
+
+
+@dataclass(frozen=True)
+class InstanceNorm(_Normalization):
+    """Normalises each channel over the positions of one example, [n, *grid, c]."""
+
+    epsilon: float = 1e-5
+
+    def __post_init__(self):
+        require_epsilon(self)
+
+    def _sets(self, shape):
+        return shape, tuple(range(1, len(shape) - 1))
+
+    def _require_input(self, x):
+        super()._require_input(x)
+        if prod(x.shape[1:-1]) == 1:
+            raise LayerError(self, f"expected more than one position, got {describe(x)}: all would become zero")
+
+
+@dataclass(frozen=True)
+class RMSNorm(_Normalization):
+    """Divides the last axis of [n, ..., c] by its root mean square, and scales it."""
+
+    epsilon: float = 1e-5
+
+    names = ("scale",)
+
+    def __post_init__(self):
+        require_epsilon(self)
+
+    def init(self, key, x):
+        self._require_input(x)
+        return {"scale": jnp.ones(x.shape[-1], x.dtype)}
+
+    def forward(self, params, x, rng=None):
+        """Returns y and the residuals x̂ and 1/σ."""
+        self._require(params, x)
+        inverse = lax.rsqrt(jnp.mean(wide(x) ** 2, -1, keepdims=True) + self.epsilon)
+        normal = wide(x) * inverse
+        return scaled(params, normal).astype(x.dtype), (normal.astype(x.dtype), inverse)
+
+    def input_gradient(self, params, residuals, g):
+        normal, inverse = wide(residuals[0]), residuals[1]
+        g_normal = wide(g) * wide(params["scale"])
+        dx = inverse * (g_normal - normal * jnp.mean(g_normal * normal, -1, keepdims=True))
+        return dx.astype(residuals[0].dtype)
+
+
+def standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array, Array]:
+    """μ, σ² without ε, x̂ and 1/σ of the sets that `axes` span."""
+    mean = jnp.mean(x, axes, keepdims=True)
+    variance = jnp.mean((x - mean) ** 2, axes, keepdims=True)
+    inverse = lax.rsqrt(variance + epsilon)
+    return mean, variance, (x - mean) * inverse, inverse
+
+
+def unstandardized(g: Array, normal: Array, inverse: Array, axes: tuple[int, ...]) -> Array:
+    """∂J/∂x from ĝ = ∂J/∂x̂: (ĝ - mean ĝ - x̂ mean ĝ x̂) / σ."""
+    mean = jnp.mean(g, axes, keepdims=True)
+    along = jnp.mean(g * normal, axes, keepdims=True)
+    return inverse * (g - mean - normal * along)
+
+
+def scaled(params: Params, normal: Array) -> Array:
+    """γ x̂ + β; without β where there is none."""
+    y = normal * wide(params["scale"])
+    return y + wide(params["bias"]) if "bias" in params else y
+
+
+def scaled_gradient(params: Params, normal: Array, g: Array) -> Params:
+    """∂J/∂γ and, where there is one, ∂J/∂β."""
+    axes = tuple(range(g.ndim - 1))
+    gradient = {"scale": jnp.sum(g * normal, axes).astype(params["scale"].dtype)}
+    return gradient | ({"bias": jnp.sum(g, axes).astype(params["bias"].dtype)} if "bias" in params else {})
+
+
+def wide(x: Array) -> Array:
+    """x in float32, or wider if it is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def require_epsilon(layer: Layer) -> None:
+    """Without ε a set of equal numbers would be divided by zero."""
+    if not layer.epsilon > 0:
+        raise ValueError(f"{type(layer).__name__} needs a positive epsilon, not {layer.epsilon}")
