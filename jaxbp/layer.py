@@ -88,7 +88,7 @@ class Layer:
         return ()
 
     def affine(self, params: Params, residuals: PyTree, g: PyTree) -> tuple[Array, Array] | None:
-        """The factors a [n, positions, I] and g [n, positions, O] with ∂J/∂W = Σ_{n,t} a[n,t]ᵀ g[n,t], as a matrix [I, O].
+        """The factors a [n, positions, I] and g [n, positions, O] with ∂J/∂W = Σ_{n,t} a[n,t]ᵀ g[n,t], a matrix [I, O].
 
         For layers that are linear in a parameter "weight", W reshaped to [I, O]; a "bias" beside it has the gradient
         Σ_{n,t} g[n,t], as if a had one entry more, always 1. None: this layer has no such factors.

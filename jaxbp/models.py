@@ -1,4 +1,4 @@
-"""Models for images, plain functions that return a model: nothing here that a user could not write down in his place."""
+"""Models for images: plain functions that return a model, made of nothing that a user could not write down as well."""
 
 from jaxbp.compose import Residual, Serial
 from jaxbp.initializers import He

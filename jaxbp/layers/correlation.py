@@ -1,7 +1,7 @@
 """Three bilinear maps between a large grid and a small one: what convolutions and their gradients are made of.
 
-Position q of the small grid and offset k of the window meet p = s q + d k - l on the large grid (see `window.py`). With n
-over examples, c over the large grid's channels, o over the small one's, and zeros outside the grids:
+Position q of the small grid and offset k of the window meet p = s q + d k - l on the large grid (see `window.py`). With
+n over examples, c over the large grid's channels, o over the small one's, and zeros outside the grids:
 
     correlate   y[n,q,o] = Σ_{k,c} x[n, sq + dk - l, c] W[k,c,o]              large, window -> small
     spread      x[n,p,c] = Σ_{q,k : sq + dk - l = p} Σ_o y[n,q,o] W[k,c,o]    small, window -> large

@@ -17,7 +17,7 @@ follows, with sums over the set,
 
     ∂J/∂x_j = Σ_i ĝ_i ∂x̂_i/∂x_j = (ĝ_j - Σ_i ĝ_i / m - x̂_j Σ_i ĝ_i x̂_i / m) / σ
 
-Of the error that arrives, its mean and its part along x̂ don't travel on: to shift or to stretch all of x leaves y as it is.
+Of the error that arrives the mean and the part along x̂ don't travel on: to shift or stretch all of x leaves y as it is.
 
     BatchNorm       a channel, over all examples and positions; in evaluation μ and σ are constants: ∂J/∂x = ĝ / σ
     LayerNorm       the last axis, at one example and position
@@ -28,8 +28,8 @@ RMSNorm leaves μ out: x̂_i = x_i / σ with σ² = Σ_i x_i² / m + ε, and in 
 
 The residuals are x̂ and 1/σ. In bfloat16, sums are taken in float32.
 
-Sources: Ioffe & Szegedy, arXiv 1502.03167; Ba et al., arXiv 1607.06450; Wu & He, arXiv 1803.08494; Ulyanov et al., arXiv
-1607.08022; Zhang & Sennrich, arXiv 1910.07467.
+Sources: Ioffe & Szegedy, arXiv 1502.03167; Ba et al., arXiv 1607.06450; Wu & He, arXiv 1803.08494; Ulyanov et al.,
+arXiv 1607.08022; Zhang & Sennrich, arXiv 1910.07467.
 """
 
 from dataclasses import dataclass

@@ -20,8 +20,8 @@ window q holds p, and 0 elsewhere:
 
 Means keep of x its shape alone: an array x[:0] without examples.
 
-Sources: Weng, Ahuja & Huang, Cresceptron (1992), and Riesenhuber & Poggio, Nature Neuroscience 2 (1999) max; LeCun et al.
-(1989) mean; Lin et al., arXiv 1312.4400 global mean.
+Sources: Weng, Ahuja & Huang, Cresceptron (1992), and Riesenhuber & Poggio, Nature Neuroscience 2 (1999) max; LeCun
+et al. (1989) mean; Lin et al., arXiv 1312.4400 global mean.
 """
 
 from dataclasses import dataclass

@@ -1,14 +1,14 @@
-"""Which way to compute the three maps of `correlation.py`, all of them exact; the way depends on the backend and on shapes.
+"""Which way to compute the three maps of `correlation.py`: all are exact, the fastest depends on backend and shapes.
 
-XLA's direct convolution is hard to beat on accelerators and, on CPU, for windows that move by one over one or two axes. On
-CPU four cases are slow there, and have a way round (times on two cores, in brackets the direct one):
+On CPU XLA's direct convolution is hard to beat for windows that move by one over one or two axes. Four cases are slow
+there, and have a way round (times on two cores, in brackets the direct one). On other backends the direct way is taken.
 
     few channels see each other   with G groups XLA's loops don't use the machine: each group is a dense convolution of
                                   its own [match, 4 groups: 500 ms] 4.5 ms; with one channel a group (depthwise) there
                                   is nothing to contract: products of shifted arrays, one an offset [17 ms] 0.8 ms
     three axes                    one matmul an offset, on shifted arrays [spread, stride 2: 75 ms] 2 ms
-    spread with a stride          most of what the direct way multiplies are the zeros between the y[q]. Positions p that
-                                  are equal mod s see the same offsets of the window: s spreads without zeros [4.7] 2 ms
+    spread with a stride          the direct way multiplies the zeros between the y[q]. Positions p that are equal mod s
+                                  see the same offsets of the window: a spread without zeros for each [4.7 ms] 2 ms
     match of one channel,         one matmul an offset here too: few numbers are moved for many that are computed
     or small and with a stride    [6.0 ms] 2.4 ms for 28x28x1, 5x5;  [2.6 ms] 0.4 ms for 1x1 with stride 2
 
@@ -80,7 +80,7 @@ def on_cpu() -> bool:
 
 
 def strided(grids: Grids) -> bool:
-    """Whether a window over two axes moves by more than one; over one axis the direct way is the fastest nonetheless."""
+    """Whether a window over two axes moves by more than one; over one axis the direct way is as fast."""
     return len(grids.window) == 2 and max(grids.stride) > 1
 
 
@@ -96,7 +96,7 @@ def each_group(map_, grids: Grids, a: Array, b: Array, groups: int) -> Array:
 
 
 def in_phases(grids: Grids, y: Float[Array, "n *small o"], weight: Array) -> Float[Array, "n *large c"]:
-    """spread with stride s and dilation 1, as a spread of stride 1 for each r, 0 ≤ r < s, with weights W[r], W[r + s], …
+    """spread with stride s and dilation 1, as one of stride 1 for each r, 0 ≤ r < s, with weights W[r], W[r + s], …
 
     Write p + l = s m + r and k = s j + r: then p = s q + k - l says m = q + j.
     """

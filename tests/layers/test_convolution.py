@@ -18,16 +18,20 @@ def normal(shape, seed=0):
 
 
 def against_vjp(layer, x):
-    """Both gradients against jax.vjp of forward in float64, without the checker's other laws: a compile or two a case."""
+    """Both gradients against jax.vjp of forward in float64, without the checker's other laws: one compile a case."""
+
+    @jax.jit
+    def pairs(params, x, seed):
+        y, pull, residuals = jax.vjp(layer.forward, params, x, has_aux=True)
+        g = jax.random.normal(seed, y.shape, y.dtype)
+        d_params, dx = pull(g)
+        return (layer.input_gradient(params, residuals, g), layer.param_gradient(params, residuals, g)), (dx, d_params)
+
     with jax.enable_x64(True):
         x = jnp.asarray(x, jnp.float64)
-        params = layer.init(jax.random.key(1), x)
-        (y, residuals), pull = jax.vjp(layer.forward, params, x)
-        g = jnp.asarray(np.random.default_rng(2).normal(size=y.shape))
-        d_params, dx = pull((g, jax.tree.map(jnp.zeros_like, residuals)))
-        close = {"rtol": 1e-10, "atol": 1e-10}
-        chex.assert_trees_all_close(layer.input_gradient(params, residuals, g), dx, **close)
-        chex.assert_trees_all_close(layer.param_gradient(params, residuals, g), d_params, **close)
+        chex.assert_trees_all_close(
+            *pairs(layer.init(jax.random.key(1), x), x, jax.random.key(2)), rtol=1e-10, atol=1e-10
+        )
 
 
 @LAYERS
@@ -37,7 +41,6 @@ def against_vjp(layer, x):
         ({"window": (3, 3)}, (2, 5, 4, 2)),
         ({"window": (3, 2), "stride": (2, 1), "padding": "VALID", "bias": False}, (2, 5, 4, 2)),
         ({"window": (3,), "stride": 2, "dilation": 2, "padding": ((1, 2),), "groups": 2}, (2, 7, 2)),
-        ({"window": (2, 1, 2), "stride": (1, 2, 1)}, (2, 3, 2, 3, 2)),
     ],
     ids=str,
 )
@@ -48,7 +51,7 @@ def test_convolutions_obey_the_layer_laws(kind, settings, shape):
 axis = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(3, 6))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from([Conv, ConvTranspose]),
     axes=st.lists(axis, min_size=1, max_size=2),
@@ -66,6 +69,11 @@ def test_gradients_are_the_vjp_for_any_geometry(kind, axes, padding, channels):
     except LayerError:
         assume(False)
     against_vjp(layer, x)
+
+
+@LAYERS
+def test_three_axes_obey_the_vjp_too(kind):
+    against_vjp(kind(4, (2, 1, 2), (1, 2, 1)), normal((2, 3, 2, 3, 2)))
 
 
 @LAYERS
@@ -95,8 +103,10 @@ def test_every_route_gives_what_the_direct_convolution_gives(kind, shape, settin
         b = jnp.asarray(rng.normal(size=(4, *grids.small, small)))
         w = jnp.asarray(rng.normal(size=(*grids.window, large // groups, small)))
         for name, factors in {"correlate": (a, w), "spread": (b, w), "match": (a, b)}.items():
-            routed = getattr(routes, name)(grids, *factors, groups)
-            chex.assert_trees_all_close(routed, getattr(correlation, name)(grids, *factors, groups), rtol=1e-11, atol=1e-11)
+            ways = jax.jit(
+                lambda a, b, name=name: [getattr(m, name)(grids, a, b, groups) for m in (routes, correlation)]
+            )
+            chex.assert_trees_all_close(*ways(*factors), rtol=1e-11, atol=1e-11)
 
 
 def test_elsewhere_than_on_a_cpu_the_direct_convolution_is_taken(monkeypatch):
@@ -199,7 +209,7 @@ def test_parameters_of_another_model_are_refused(kind):
     params = layer.init(jax.random.key(0), x)
     with pytest.raises(LayerError, match=r"weight \[3, 3, 3, 4\] for the input float32\[2, 5, 5, 3\]"):
         layer.forward(params, normal((2, 5, 5, 3)))
-    with pytest.raises(LayerError, match="parameters {bias, weight}"):
+    with pytest.raises(LayerError, match=r"parameters \{bias, weight\}"):
         layer.forward({"weight": params["weight"]}, x)
 
 

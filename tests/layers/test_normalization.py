@@ -30,24 +30,28 @@ def test_normalisations_obey_the_layer_laws(layer):
 )
 def test_gradients_are_the_vjp_for_any_shape_and_scale(make, grid, channels):
     layer = make()
+
+    @jax.jit
+    def pairs(params, x):
+        y, pull, residuals = jax.vjp(lambda params, x: layer.forward(params, x, KEY), params, x, has_aux=True)
+        g = jax.random.normal(jax.random.key(7), y.shape, y.dtype)
+        d_params, dx = pull(g)
+        return (layer.input_gradient(params, residuals, g), layer.param_gradient(params, residuals, g)), (dx, d_params)
+
     with jax.enable_x64(True):
         x = jnp.asarray(normal((2, *grid, channels)), jnp.float64)
-        params = jax.tree.map(lambda p: jax.random.uniform(KEY, p.shape, p.dtype, 0.5, 2), layer.init(KEY, x))
-        y, residuals = layer.forward(params, x, KEY)
-        g = jax.random.normal(jax.random.key(7), y.shape, y.dtype)
-        d_params, dx = jax.vjp(lambda params, x: layer.forward(params, x, KEY)[0], params, x)[1](g)
-        chex.assert_trees_all_close(layer.input_gradient(params, residuals, g), dx, rtol=1e-9, atol=1e-11)
-        chex.assert_trees_all_close(layer.param_gradient(params, residuals, g), d_params, rtol=1e-9, atol=1e-11)
+        params = {name: p + jnp.arange(p.size) for name, p in layer.init(KEY, x).items()}
+        chex.assert_trees_all_close(*pairs(params, x), rtol=1e-9, atol=1e-10)
 
 
 def test_batch_norm_matches_a_case_worked_by_hand():
-    # μ = 3, σ² = 4 with ε, so x̂ = ±0.5 σ² = ±1 up to ε: take ε = 3 and deviations ±1, σ = 2, x̂ = ±1/2.
+    # μ = 3 and σ² = 1 + ε = 4: σ = 2, x̂ = ±1/2.
     layer = BatchNorm(epsilon=3.0)
     x, g = jnp.array([[2.0], [4.0]]), jnp.array([[0.0], [8.0]])
     params = {"scale": jnp.array([10.0]), "bias": jnp.array([1.0]), "mean": jnp.zeros(1), "variance": jnp.ones(1)}
     y, residuals = layer.forward(params, x, KEY)
     assert y.ravel().tolist() == [-4.0, 6.0]
-    # ĝ = 0, 80; mean ĝ = 40; mean ĝ x̂ = 20: (0 - 40 + 10) / 2, (80 - 40 - 10) / 2
+    # ĝ = 0, 80; mean ĝ = 40; mean ĝ x̂ = 20; so (0 - 40 + 10) / 2 and (80 - 40 - 10) / 2.
     assert layer.input_gradient(params, residuals, g).ravel().tolist() == [-15.0, 15.0]
     gradient = layer.param_gradient(params, residuals, g)
     assert {name: value.item() for name, value in gradient.items()} == {"scale": 4, "bias": 8, "mean": 0, "variance": 0}
@@ -69,7 +73,9 @@ def test_in_evaluation_batch_norm_uses_running_statistics_and_leaves_them():
 def test_outputs_are_standardised_over_their_set(layer):
     x = normal((4, 3, 3, 4))
     y, _ = layer.forward(layer.init(KEY, x), x, KEY)
-    axes = {BatchNorm: (0, 1, 2), LayerNorm: (3,), InstanceNorm: (1, 2), GroupNorm: (1, 2, 4), RMSNorm: (3,)}[type(layer)]
+    axes = {BatchNorm: (0, 1, 2), LayerNorm: (3,), InstanceNorm: (1, 2), GroupNorm: (1, 2, 4), RMSNorm: (3,)}[
+        type(layer)
+    ]
     y = y.reshape(4, 3, 3, 2, 2) if isinstance(layer, GroupNorm) else y
     if not isinstance(layer, RMSNorm):
         assert jnp.max(jnp.abs(jnp.mean(y, axes))) < 1e-5
@@ -101,7 +107,9 @@ def test_batch_norm_alone_mixes_examples():
 def test_a_batch_of_one_cannot_train_batch_norm():
     model, x = Serial(BatchNorm()), jnp.ones((1, 3))
     params = model.init(KEY, x)
-    with pytest.raises(LayerError, match=r'layer "0", BatchNorm\(\): in training expected at least two numbers a channel'):
+    with pytest.raises(
+        LayerError, match=r'layer "0", BatchNorm\(\): in training expected at least two numbers a channel'
+    ):
         model.forward(params, x, KEY)
     assert model.forward(params, x)[0].shape == (1, 3)
 
@@ -128,7 +136,7 @@ def test_integers_and_other_parameters_are_refused(layer):
     params = layer.init(KEY, x)
     with pytest.raises(LayerError, match="floating-point"):
         layer.init(KEY, x.astype(int))
-    with pytest.raises(LayerError, match="expected parameters {"):
+    with pytest.raises(LayerError, match=r"expected parameters \{"):
         layer.forward({"weight": params["scale"]}, x)
     with pytest.raises(LayerError, match="expected the 4 channels of its scale"):
         layer.forward(params, normal((2, 3, 6)))

