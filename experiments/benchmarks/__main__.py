@@ -1,4 +1,4 @@
-"""Times training steps by jaxbp against jax.grad of the same forward pass and against PyTorch.
+"""Times jaxbp against jax.grad of the same forward pass and against PyTorch.
 
 Every pair of engines gets a process of its own, in which the two take turns; a ratio above 1 means that jaxbp is the
 faster one. PyTorch is an extra (pip install -e ".[experiments,oracles]"); without it its column stays empty.
@@ -120,7 +120,7 @@ def picture(results: dict) -> Figure:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.set_yticks(range(len(rows)), [row["workload"] for row in reversed(rows)])
-    axes.set_xlabel("speed of jaxbp's training step (median and quartiles)")
+    axes.set_xlabel("how many times as fast jaxbp is (median and quartiles)")
     axes.set_title(results["header"], fontsize=9, color="0.35")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")

@@ -1,7 +1,7 @@
 """Times two engines against each other in one process, in turns, and prints one line of JSON.
 
 A round is one sample of each; the ratio is taken within a round, as the machine's speed drifts between them, and the
-engine that goes first alternates. A sample repeats the step until it lasts `SAMPLE_SECONDS`, for the clock's sake.
+engine that goes first alternates. A sample repeats the run until it lasts `SAMPLE_SECONDS`, for the clock's sake.
 Compile time is spent before, and reported apart.
 """
 
@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from experiments.benchmarks.engines import ENGINES
+from experiments.benchmarks.tasks import ENGINES
 from experiments.benchmarks.workloads import WORKLOADS
 
 SAMPLE_SECONDS = 0.04
@@ -22,8 +22,8 @@ def measure(workload: str, first: str, second: str, rounds: int) -> dict:
     work, built, compile_seconds = WORKLOADS[workload], {}, {}
     for name in (first, second):
         start = time.perf_counter()
-        built[name] = ENGINES[name](work)
-        built[name].step()
+        built[name] = getattr(work, ENGINES[name])()
+        built[name].run()
         compile_seconds[name] = time.perf_counter() - start
     repeats = {}
     for name, engine in built.items():
@@ -47,10 +47,10 @@ def measure(workload: str, first: str, second: str, rounds: int) -> dict:
 
 
 def sample(engine, repeats: int) -> float:
-    """Seconds a step."""
+    """Seconds a run."""
     start = time.perf_counter()
     for _ in range(repeats):
-        engine.step()
+        engine.run()
     return (time.perf_counter() - start) / repeats
 
 

@@ -1,36 +1,11 @@
 """What is timed: one entry a row of the table."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import optax
 
 import jaxbp
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A training step: a model, a loss, an optimizer, and the shape of a batch.
-
-    torch_model: the same in PyTorch, () -> (module, a function of its parameters that makes the optimizer); None where
-        there is none to compare with.
-    """
-
-    name: str
-    model: jaxbp.Layer
-    loss: jaxbp.Loss
-    optimizer: optax.GradientTransformation
-    shape: tuple[int, ...]
-    classes: int
-    torch_model: Callable[[], tuple[Any, Any]] | None = None
-
-    def batch(self) -> tuple[np.ndarray, np.ndarray]:
-        """Random inputs and labels."""
-        rng = np.random.default_rng(0)
-        x = rng.normal(size=self.shape).astype(np.float32)
-        return x, rng.integers(0, self.classes, self.shape[0]).astype(np.int32)
+from experiments.benchmarks.tasks import LayerGradients, TrainingStep
 
 
 def mlp(*widths: int, dropout: float = 0.0) -> jaxbp.Serial:
@@ -61,36 +36,19 @@ def torch_mlp(inputs: int, *widths: int, dropout: float = 0.0, adam: bool = Fals
 
 
 SGD, ADAM = optax.sgd(1e-3), optax.adam(1e-3)
+WIDTHS = (800, 800, 10)
 
-WORKLOADS = {
+WORKLOADS: dict[str, TrainingStep | LayerGradients] = {
     work.name: work
     for work in [
-        Workload(
-            "mlp-sgd",
-            mlp(800, 800, 10),
-            jaxbp.SoftmaxCrossEntropy(),
-            SGD,
-            (128, 784),
-            10,
-            torch_mlp(784, 800, 800, 10),
-        ),
-        Workload(
-            "mlp-adam",
-            mlp(800, 800, 10),
-            jaxbp.SoftmaxCrossEntropy(),
-            ADAM,
-            (128, 784),
-            10,
-            torch_mlp(784, 800, 800, 10, adam=True),
-        ),
-        Workload(
+        TrainingStep("mlp-sgd", mlp(*WIDTHS), SGD, (128, 784), torch_mlp(784, *WIDTHS)),
+        TrainingStep("mlp-adam", mlp(*WIDTHS), ADAM, (128, 784), torch_mlp(784, *WIDTHS, adam=True)),
+        TrainingStep(
             "mlp-dropout-adam",
-            mlp(800, 800, 10, dropout=0.5),
-            jaxbp.SoftmaxCrossEntropy(),
+            mlp(*WIDTHS, dropout=0.5),
             ADAM,
             (128, 784),
-            10,
-            torch_mlp(784, 800, 800, 10, dropout=0.5, adam=True),
+            torch_mlp(784, *WIDTHS, dropout=0.5, adam=True),
         ),
     ]
 }

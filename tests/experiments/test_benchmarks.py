@@ -1,0 +1,46 @@
+import jax
+import numpy as np
+import optax
+import pytest
+
+import jaxbp
+from experiments.benchmarks.__main__ import Options, main
+from experiments.benchmarks.pair import measure
+from experiments.benchmarks.tasks import LayerGradients, TrainingStep
+from experiments.benchmarks.workloads import WORKLOADS, mlp
+
+
+def test_both_engines_take_the_same_step():
+    work = TrainingStep("small", mlp(5, 3, dropout=0.5), optax.sgd(0.1), (4, 6), classes=3)
+    after = []
+    for engine in (work.by_jaxbp(), work.by_autodiff()):
+        state = jaxbp.TrainState.create(work.model, work.optimizer, work.batch()[0], jax.random.key(0))
+        after.append(engine.compiled(state, *work.batch())[0].params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *after)
+
+
+@pytest.mark.parametrize("with_forward", [False, True])
+def test_both_engines_give_the_same_gradients_of_a_layer(with_forward):
+    work = LayerGradients("small", jaxbp.Dense(3), (4, 6), with_forward)
+    ours, theirs = work.by_jaxbp().run(), work.by_autodiff().run()
+    (dx, dparams), (true_dparams, true_dx) = (ours[-1], theirs[-1]) if with_forward else (ours, theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), (dx, dparams), (true_dx, true_dparams))
+
+
+def test_the_command_measures_prints_and_draws(tmp_path, capsys):
+    main(Options(workloads=("mlp-sgd",), rivals=("jax.grad",), rounds=1, output=tmp_path))
+    assert "jax.grad / jaxbp" in capsys.readouterr().out
+    assert (tmp_path / "results.json").exists()
+    assert (tmp_path / "ratios.png").stat().st_size > 10_000
+
+
+def test_an_unknown_workload_is_told(tmp_path):
+    with pytest.raises(SystemExit, match=f'no workload "mpl".*{next(iter(WORKLOADS))}'):
+        main(Options(workloads=("mpl",), output=tmp_path))
+
+
+def test_ratios_temporary_memory_and_operations_are_reported():
+    found = measure("mlp-sgd", "jaxbp", "jax.grad", 1)
+    assert found["ratio"]["of"] == "jax.grad / jaxbp"
+    assert found["temporary_bytes"]["jaxbp"] <= found["temporary_bytes"]["jax.grad"]
+    assert found["flops"]["jaxbp"] > 6 * 128 * 784 * 800 * 0.9
