@@ -155,8 +155,8 @@ def main(options: Options | None = None) -> dict:
     folder = options.output / options.preset.name
     draw_results(folder, trained, f"MNIST, preset {options.preset.name}", test, probabilities)
     weight = first_weight(preset.model, trained.params)
-    if weight.ndim == 2:
-        save_figure(folder, "filters", filters(weight, (28, 28)))
+    window = (28, 28) if weight.ndim == 2 else weight.shape[:2]
+    save_figure(folder, "filters", filters(weight.reshape(*window, -1)))
     metrics = {
         "test_accuracy": accuracy,
         "preset": options.preset.name,
