@@ -143,7 +143,10 @@ def feature_maps(
 
 
 def saliency(
-    images: Float[np.ndarray, "n h w"], gradients: Float[np.ndarray, "n h w"], captions: Sequence[str], columns: int = 10
+    images: Float[np.ndarray, "n h w"],
+    gradients: Float[np.ndarray, "n h w"],
+    captions: Sequence[str],
+    columns: int = 10,
 ) -> Figure:
     """Digits, and under each -∂J/∂x: where more ink (orange) or less ink (blue) would speak for the true digit."""
     rows = -(-len(images) // columns)

@@ -1,4 +1,4 @@
-"""MNIST, 28x28 handwritten digits: multilayer perceptrons trained by the hand-written backward pass.
+"""MNIST, 28x28 handwritten digits: perceptrons and a convolutional network, trained by the hand-written backward pass.
 
 Some of the 60,000 training examples are held out for the learning curves and for choosing presets; the 10,000 test
 examples are looked at once, at the end.
@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import jaxbp
 from experiments.augment import augment
 from experiments.data import load_mnist
-from experiments.figures import filters
+from experiments.figures import augmentations, feature_maps, filters, saliency
+from experiments.insight import evidence, stages
 from experiments.output import command_line, save_figure, save_results
-from experiments.training import adamw, draw_results, predict, train
+from experiments.training import Examples, adamw, draw_results, predict, train
 from jaxbp.models import lenet
 
 
@@ -82,8 +84,8 @@ ELASTIC = Preset(
     averaging=0.999,
 )
 LENET = Preset(
-    lenet(dropout=0.4),
-    epochs=30,
+    lenet(features=(16, 64), dropout=0.4),
+    epochs=20,
     batch_size=128,
     learning_rate=2e-3,
     weight_decay=0.1,
@@ -108,7 +110,7 @@ class Options:
 
     preset: Choice = Choice.classic
     """classic: 784-100-10. wide: 784-800-800-10 with relu and dropout. elastic: 784-800-800-10 on distorted images.
-    lenet: two convolutions, on distorted images."""
+    lenet: convolutions of 16 and 64 channels, 256 hidden units, on distorted images."""
     epochs: int | None = None
     """How often every training example is seen; the preset's unless given."""
     augment: bool = True
@@ -154,9 +156,7 @@ def main(options: Options | None = None) -> dict:
 
     folder = options.output / options.preset.name
     draw_results(folder, trained, f"MNIST, preset {options.preset.name}", test, probabilities)
-    weight = first_weight(preset.model, trained.params)
-    window = (28, 28) if weight.ndim == 2 else weight.shape[:2]
-    save_figure(folder, "filters", filters(weight.reshape(*window, -1)))
+    draw_insight(folder, preset, trained.params, training, test, probabilities)
     metrics = {
         "test_accuracy": accuracy,
         "preset": options.preset.name,
@@ -169,6 +169,37 @@ def main(options: Options | None = None) -> dict:
     }
     print(f"Figures and numbers are in {save_results(folder, metrics).parent}")
     return metrics
+
+
+def draw_insight(
+    folder: Path, preset: Preset, params: jaxbp.layer.Params, training: Examples, test: Examples, probabilities
+) -> None:
+    """What the network was shown, what it looks for, what it makes of a digit, and what speaks for and against it."""
+    images, labels = test
+    if preset.augment:
+        originals = training[0][:6]
+        drawn = [preset.augment(jax.random.key(i), originals)[..., 0] for i in range(9)]
+        save_figure(folder, "augmentation", augmentations(originals[..., 0], np.stack(drawn)))
+
+    weight = first_weight(preset.model, params)
+    window = images.shape[1:3] if weight.ndim == 2 else weight.shape[:2]
+    save_figure(folder, "filters", filters(weight.reshape(*window, -1)))
+
+    maps = stages(preset.model, params, images[0])
+    if maps:
+        save_figure(folder, "feature_maps", feature_maps(images[0, ..., 0], maps, probabilities[0]))
+
+    read = probabilities.argmax(-1)
+    right = [np.flatnonzero((labels == digit) & (read == digit))[:1] for digit in range(10)]
+    wrong = np.flatnonzero(read != labels)
+    wrong = wrong[np.argsort(-probabilities[wrong, read[wrong]])][:10]
+    for name, chosen in {"saliency": np.concatenate(right), "saliency_misread": wrong}.items():
+        if len(chosen):
+            captions = [
+                str(t) if t == y else f"{t}, read as {y}" for t, y in zip(labels[chosen], read[chosen], strict=True)
+            ]
+            gradients = np.asarray(evidence(preset.model, params, images[chosen], labels[chosen]))
+            save_figure(folder, name, saliency(images[chosen, ..., 0], gradients, captions))
 
 
 def first_weight(model: jaxbp.Layer, params: jaxbp.layer.Params) -> np.ndarray:

@@ -51,8 +51,8 @@ def train(
     Args:
         model, loss, optimizer, data, validation, epochs, batch_size, augment: as in `jaxbp.fit`.
         seed: of the initial parameters, the order of the examples and the dropout.
-        averaging: the decay of the weights' moving average; 0 keeps none. The history then has, beside the validation of
-            the weights themselves, that of their average: "averaged_loss" and "averaged_accuracy".
+        averaging: the decay of the weights' moving average; 0 keeps none. With one, the history has also the
+            average's own validation, "averaged_loss" and "averaged_accuracy".
         watched: on how many examples the sizes are measured.
         moments: how often, beside before the first epoch.
     """

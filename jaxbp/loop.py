@@ -81,9 +81,7 @@ def _train_epoch_by_steps(model, loss, optimizer, batch_size, micro_batches, aug
     order = epoch_order(state, len(jax.tree.leaves(data)[0]))
     losses = []
     for i in range(0, len(order), batch_size):
-        state, value = _turn(
-            model, loss, optimizer, micro_batches, augment, state, data, order[i : i + batch_size]
-        )
+        state, value = _turn(model, loss, optimizer, micro_batches, augment, state, data, order[i : i + batch_size])
         losses.append(value)
     return state, jnp.stack(losses)
 
