@@ -3,8 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 import jaxbp
@@ -25,11 +23,12 @@ def evidence(
     return -dx[..., 0]
 
 
-def stages(model: jaxbp.Serial, params: jaxbp.layer.Params, image: Float[np.ndarray, "h w 1"]) -> list[np.ndarray]:
+@partial(jax.jit, static_argnums=0)
+def stages(model: jaxbp.Serial, params: jaxbp.layer.Params, image: Float[Array, "h w 1"]) -> list[Array]:
     """The feature maps [h, w, channels] of one image after each relu that comes before the dense layers."""
-    x, maps = jnp.asarray(image)[None], []
+    x, maps = image[None], []
     for layer, entry in zip(model.layers, params, strict=True):
         x, _ = layer.forward(entry, x)
         if isinstance(layer, jaxbp.Relu) and x.ndim == 4:
-            maps.append(np.asarray(x[0]))
+            maps.append(x[0])
     return maps

@@ -185,21 +185,18 @@ def draw_insight(
     window = images.shape[1:3] if weight.ndim == 2 else weight.shape[:2]
     save_figure(folder, "filters", filters(weight.reshape(*window, -1)))
 
-    maps = stages(preset.model, params, images[0])
+    maps = [np.asarray(stage) for stage in stages(preset.model, params, images[0])]
     if maps:
         save_figure(folder, "feature_maps", feature_maps(images[0, ..., 0], maps, probabilities[0]))
 
     read = probabilities.argmax(-1)
-    right = [np.flatnonzero((labels == digit) & (read == digit))[:1] for digit in range(10)]
+    right = np.concatenate([np.flatnonzero((labels == digit) & (read == digit))[:1] for digit in range(10)])
     wrong = np.flatnonzero(read != labels)
-    wrong = wrong[np.argsort(-probabilities[wrong, read[wrong]])][:10]
-    for name, chosen in {"saliency": np.concatenate(right), "saliency_misread": wrong}.items():
-        if len(chosen):
-            captions = [
-                str(t) if t == y else f"{t}, read as {y}" for t, y in zip(labels[chosen], read[chosen], strict=True)
-            ]
-            gradients = np.asarray(evidence(preset.model, params, images[chosen], labels[chosen]))
-            save_figure(folder, name, saliency(images[chosen, ..., 0], gradients, captions))
+    wrong = wrong[np.argsort(-probabilities[wrong, read[wrong]])][:20]
+    chosen = np.concatenate([right, wrong])
+    captions = [f"{labels[i]}" if labels[i] == read[i] else f"{labels[i]}, read as {read[i]}" for i in chosen]
+    gradients = evidence(preset.model, params, images[chosen], labels[chosen])
+    save_figure(folder, "saliency", saliency(images[chosen, ..., 0], np.asarray(gradients), captions))
 
 
 def first_weight(model: jaxbp.Layer, params: jaxbp.layer.Params) -> np.ndarray:

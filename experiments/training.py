@@ -67,7 +67,8 @@ def train(
         if epoch % -(-epochs // moments) == 0 or epoch == epochs:
             flow[epoch] = jaxbp.layer_sizes(model, loss, state.params, *few)
         if averaging and validation is not None and epoch:
-            for name, value in jaxbp.evaluate(model, loss, average_of(model, state), *validation).items():
+            average = average_of(model, state)
+            for name, value in jaxbp.evaluate(model, loss, average, *validation, min(batch_size, 1000)).items():
                 measured.setdefault(f"averaged_{name}", []).append(value)
 
     watch(state)
