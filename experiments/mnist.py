@@ -75,7 +75,7 @@ WIDE = Preset(
 )
 ELASTIC = Preset(
     jaxbp.Serial(jaxbp.Flatten(), hidden(800), hidden(800), jaxbp.Dense(10)),
-    epochs=60,
+    epochs=40,
     batch_size=256,
     learning_rate=1e-3,
     weight_decay=0.1,
