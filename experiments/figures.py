@@ -108,7 +108,7 @@ def filters(weight: Float[np.ndarray, "h w units"], most: int = 72) -> Figure:
     strongest = np.argsort(-np.linalg.norm(weight, axis=(0, 1)))[:most]
     columns = 12 if len(strongest) > 32 else max(1, min(8, len(strongest)))
     rows = -(-len(strongest) // columns)
-    figure = Figure(figsize=(0.85 * columns + 0.2, 0.85 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(0.85 * columns + 0.2, 0.85 * rows + 0.45), layout="constrained")
     units = weight.shape[-1]
     count = f", the {len(strongest)} strongest of {units} units" if len(strongest) < units else f" of {units} units"
     figure.suptitle(f"First-layer weights{count}: orange excites, blue inhibits", fontsize=11)
@@ -121,8 +121,8 @@ def feature_maps(
     image: Float[np.ndarray, "h w"], stages: Sequence[Float[np.ndarray, "h w channels"]], probabilities: Sequence[float]
 ) -> Figure:
     """A digit on its way through the network: each stage's channels as images, and the classes it ends in."""
-    figure = Figure(figsize=(3 + 4.2 * len(stages), 4.6), layout="constrained")
-    first, *parts, last = figure.subfigures(1, len(stages) + 2, width_ratios=[1.3, *[4] * len(stages), 1.5])
+    figure = Figure(figsize=(3.8 + 4.2 * len(stages), 4.6), layout="constrained")
+    first, *parts, last = figure.subfigures(1, len(stages) + 2, width_ratios=[2, *[4] * len(stages), 1.5], wspace=0.04)
     first.suptitle(f"{image.shape[0]}x{image.shape[1]}", fontsize=10)
     (axes,) = pictures(first, 1, 1)
     axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
@@ -150,7 +150,7 @@ def saliency(
 ) -> Figure:
     """Digits, and under each -∂J/∂x: where more ink (orange) or less ink (blue) would speak for the true digit."""
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.1 * columns, 2.45 * rows + 0.7), layout="constrained")
+    figure = Figure(figsize=(1.1 * columns, 2.4 * rows + 0.4), layout="constrained")
     figure.suptitle("Input gradients: more ink on orange, or less on blue, would speak for the true digit", fontsize=11)
     grid = np.array(pictures(figure, 2 * rows, columns)).reshape(rows, 2, columns)
     places = grid.transpose(0, 2, 1).reshape(-1, 2)
@@ -165,7 +165,7 @@ def saliency(
 def augmentations(originals: Float[np.ndarray, "n h w"], drawn: Float[np.ndarray, "k n h w"]) -> Figure:
     """Training digits in the first column, and beside each what augmentation makes of it."""
     columns, rows = 1 + len(drawn), len(originals)
-    figure = Figure(figsize=(0.95 * columns, 0.95 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(0.95 * columns, 0.95 * rows + 0.3), layout="constrained")
     figure.suptitle("Training digits (left), and what the network is shown", fontsize=11)
     grid = np.array(pictures(figure, rows, columns)).reshape(rows, columns)
     for row, images in zip(grid, np.concatenate([originals[None], drawn]).swapaxes(0, 1), strict=True):
