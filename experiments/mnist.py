@@ -84,13 +84,13 @@ ELASTIC = Preset(
     averaging=0.999,
 )
 LENET = Preset(
-    lenet(features=(16, 64), dropout=0.4),
-    epochs=20,
+    lenet(features=(16, 64), dropout=0.25),
+    epochs=12,
     batch_size=128,
-    learning_rate=2e-3,
-    weight_decay=0.1,
-    smoothing=0.1,
-    augment=augment,
+    learning_rate=1e-3,
+    weight_decay=0.02,
+    smoothing=0.05,
+    augment=partial(augment, shift=1.0),
     averaging=0.999,
 )
 
