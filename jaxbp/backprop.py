@@ -10,21 +10,26 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.layer import Layer, Params, describe, is_concrete, is_floating
-from jaxbp.losses.loss import Loss
+from jaxbp.losses.loss import Loss, Weights
 from jaxbp.reverse import Edits, Visit, param_gradient, sweep
 
 Targets = PyTree
 
 
 class Quantity(NamedTuple):
-    """A visit, and how the layers' answers are joined: the tree of answers stays as it is unless told otherwise."""
+    """A visit, and how the layers' answers are joined: the tree of answers stays as it is unless told otherwise.
+
+    require: raises for a model that the quantity can't be had of, before anything runs.
+    """
 
     visit: Visit
     gather: Callable[[PyTree], Any] = lambda tree: tree
+    require: Callable[[Layer], None] = lambda model: None
 
 
 class _Answers(NamedTuple):
@@ -52,7 +57,7 @@ def value_and_grad(model: Layer, loss: Loss, edits: Edits | None = None) -> Call
         x: PyTree,
         targets: Targets,
         rng: PRNGKeyArray | None = None,
-        weights: Float[Array, " n"] | None = None,
+        weights: Weights | None = None,
         total: Float[Array, ""] | None = None,
     ) -> tuple[Array, Params]:
         value, gradient, _ = backpropagate(
@@ -80,13 +85,15 @@ def value_and_quantities(
         tree that mirrors the model unless its `gather` makes something else of it.
     """
     quantities = {name: q if isinstance(q, Quantity) else Quantity(q) for name, q in quantities.items()}
+    for quantity in quantities.values():
+        quantity.require(model)
 
     def value_and_dict(
         params: Params,
         x: PyTree,
         targets: Targets,
         rng: PRNGKeyArray | None = None,
-        weights: Float[Array, " n"] | None = None,
+        weights: Weights | None = None,
         total: Float[Array, ""] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
         def visit(site):
@@ -111,7 +118,7 @@ def backpropagate(
     x: PyTree,
     targets: Targets,
     rng: PRNGKeyArray | None = None,
-    weights: Array | None = None,
+    weights: Weights | None = None,
     total: Array | None = None,
     *,
     visit: Visit,
@@ -119,7 +126,7 @@ def backpropagate(
 ) -> tuple[Array, PyTree, PyTree]:
     """Returns the loss, the tree of what the visits returned, and the residuals; arguments as in `value_and_grad`."""
     require_examples(x)
-    outputs, residuals = model.forward(params, x, rng)
+    outputs, residuals = model.forward(params, jax.tree.map(jnp.asarray, x), rng)
     value, kept = loss.forward(outputs, targets, weights, total)
     _, visited = sweep(model, params, residuals, loss.backward(kept), visit, edits=edits)
     return value, visited, residuals

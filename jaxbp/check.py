@@ -11,6 +11,7 @@ a gradient too: that of the loss in a tap, a zero that is added to the layer's o
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from jaxbp.interop import merge, split_floating
 from jaxbp.judge import FLOOR, float64, judge_turns, named_leaves, norm, oracle, raised
 from jaxbp.layer import Layer, Params
 from jaxbp.losses.loss import Loss
-from jaxbp.record import Record, Recorded
+from jaxbp.record import Recorded
 from jaxbp.report import Finding, Report
 from jaxbp.reverse import Composite, from_leaves, layers, leaves, map_layers, param_gradient, sweep
 
@@ -97,8 +98,8 @@ class _Pass:
     def value(self, outputs, weighted=True):
         return self.loss.forward(outputs, self.targets, self.weights if weighted else None)
 
-    def sites(self) -> tuple[PyTree, dict[str, tuple[Params, Record, PyTree]]]:
-        """The outputs, and by path (params, record, true δ)."""
+    def sites(self) -> tuple[PyTree, PyTree]:
+        """The outputs, and the tree of (params, record, true δ)."""
         proven = map_layers(self.model, lambda path, layer: _Proven(layer))
         outputs, records = proven.forward(self.params, self.x, self.rng)
         g = jax.grad(lambda y: self.value(y)[0])(outputs)
@@ -194,15 +195,21 @@ def _compare_whole(run, ours, true, g) -> dict[tuple[str, str], float]:
 
 
 def _blame_composite(model, above: str, below: str, error: float) -> Finding:
-    """All layers are right alone, δ was right at `above` and is wrong at `below`: the composite between them is not."""
+    """All layers are right alone, δ was right at `above` and is wrong at `below`: a composite on the way is not.
+
+    On the way lie those that δ leaves, the one it stays in, and those it enters. The user's own come first, for those
+    of `jaxbp.compose` are proven.
+    """
     composites = {path: layer for path, layer in layers(model) if isinstance(layer, Composite)}
 
     def holds(composite, path):
-        return composite == "" or path.startswith(f"{composite}.")
+        return path != "input" and (composite == "" or path.startswith(f"{composite}."))
 
-    left = [path for path in composites if holds(path, above) and (below == "input" or not holds(path, below))]
+    left = [path for path in composites if holds(path, above) and not holds(path, below)]
     both = [path for path in composites if holds(path, above) and holds(path, below)]
-    path = min(left, key=len) if left else max(both, key=len)
+    entered = [path for path in composites if not holds(path, above) and holds(path, below)]
+    on_the_way = [*left, *reversed(both), *entered]
+    path = next((path for path in on_the_way if type(composites[path]).__module__ != "jaxbp.compose"), on_the_way[0])
     mistake = "the layers inside are right alone, but the delta is sent past or through them wrongly"
     return Finding(path, str(composites[path]), "input gradient", whole=error, mistake=mistake)
 
@@ -213,7 +220,7 @@ def turns(model: Layer, path: str, tree: PyTree) -> list[PyTree]:
     depth = sum(isinstance(layer, Repeat) for layer in around if layer is not model or path)
     if depth == 0:
         return [tree]
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[depth:]), tree)
+    flat = jax.tree.map(lambda a: a.reshape(prod(a.shape[:depth]), *a.shape[depth:]), tree)
     return [jax.tree.map(lambda a, i=i: a[i], flat) for i in range(jax.tree.leaves(flat)[0].shape[0])]
 
 

@@ -189,6 +189,7 @@ class Repeat(Composite):
 
     body: Layer
     n: int
+    stacked = True
 
     def __post_init__(self):
         require_layer(self, "body", self.body)

@@ -49,6 +49,9 @@ def likely_mistake(a, b, examples: int, candidates: Arrays) -> str:
         return "it is zero"
     if not b.any():
         return "it should be zero"
+    error = np.linalg.norm(a - b) / np.linalg.norm(b)
+    if error < 1e-5:
+        return f"right to {error:.0e}: is a part of it computed in single precision?"
     if factor := _factor(a, b):
         return _factor_in_words(factor, examples)
     if a.ndim == 2 and _same(a, b.T):
@@ -57,9 +60,6 @@ def likely_mistake(a, b, examples: int, candidates: Arrays) -> str:
         if factor := _factor(a, np.asarray(candidate, float)):
             also = "" if abs(factor - 1) < 1e-6 else f", and {_factor_in_words(factor, examples)}"
             return description + also
-    error = np.linalg.norm(a - b) / np.linalg.norm(b)
-    if error < 1e-5:
-        return f"right to {error:.0e}: is a part of it computed in single precision?"
     right = np.isclose(a, b, rtol=1e-6, atol=1e-9 * np.abs(b).max())
     if right.any():
         return f"{right.size - right.sum()} of {right.size} elements are wrong, the others right"
@@ -68,7 +68,7 @@ def likely_mistake(a, b, examples: int, candidates: Arrays) -> str:
 
 
 def _same(a, b) -> bool:
-    return a.shape == b.shape and np.linalg.norm(a - b) <= 1e-6 * np.linalg.norm(b)
+    return a.shape == b.shape and bool(np.linalg.norm(a - b) <= 1e-6 * np.linalg.norm(b))
 
 
 def _factor(a, b) -> float | None:

@@ -10,12 +10,13 @@ Each is a value, not a closure, so that layers that hold it stay comparable and 
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
+@runtime_checkable
 class Initializer(Protocol):
     """Anything that draws a weight of a shape and dtype; of the shape the last two axes are inputs and outputs."""
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.backprop import backpropagate
 from jaxbp.layer import ArrayLike, Layer, Params, describe
-from jaxbp.losses.loss import Loss
+from jaxbp.losses.loss import Loss, Weights
 from jaxbp.record import recorded
 from jaxbp.reverse import Composite, layers, leaves, param_gradient, sweep
 
@@ -84,7 +84,7 @@ def trace(
     x: PyTree,
     targets: PyTree,
     rng: PRNGKeyArray | None = None,
-    weights: Float[Array, " n"] | None = None,
+    weights: Weights | None = None,
 ) -> Trace:
     """Every z, a, δ and gradient by the layer's path; arguments as in `value_and_grad`."""
     watched = recorded(model)

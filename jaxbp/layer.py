@@ -127,7 +127,7 @@ class Site:
 def constructor_call(self: Any) -> str:
     """How a dataclass is written down, defaults left out."""
     if not dataclasses.is_dataclass(self):
-        return repr(self)
+        return f"{type(self).__name__}()"
     words = []
     for field in dataclasses.fields(self):
         value = getattr(self, field.name)

@@ -51,19 +51,28 @@ def train_epoch(
 ) -> tuple[TrainState, Float[Array, " steps"]]:
     """Every example once, in random order, as one compiled scan; returns the new state and the steps' losses.
 
-    The examples left over from the last full batch make a smaller step of their own.
+    The examples left over from the last full batch make a smaller step of their own, in micro-batches no larger than
+    the others.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, not {batch_size}")
 
-    def turn(state, indices):
-        return _turn(model, loss, optimizer, micro_batches, augment, state, data, indices)
+    def turn(state, indices, parts=micro_batches):
+        return _turn(model, loss, optimizer, parts, augment, state, data, indices)
 
     order = epoch_order(state, len(jax.tree.leaves(data)[0]))
     full = len(order) - len(order) % batch_size
     state, losses = lax.scan(turn, state, order[:full].reshape(-1, batch_size))
-    if full < len(order):
-        state, last = turn(state, order[full:])
+    if left := len(order) - full:
+        state, last = turn(state, order[full:], parts_of(left, batch_size, micro_batches))
         losses = jnp.append(losses, last)
     return state, losses
+
+
+def parts_of(left: int, batch_size: int, micro_batches: int) -> int:
+    """Into how many equal micro-batches to cut the examples that are left over, for none to be larger than the others."""
+    largest = max(1, batch_size // micro_batches)
+    return next(n for n in range(1, left + 1) if left % n == 0 and left // n <= largest)
 
 
 @functools.partial(jax.jit, static_argnums=range(5))
@@ -78,10 +87,15 @@ def _train_epoch_by_steps(model, loss, optimizer, batch_size, micro_batches, aug
 
     XLA's CPU backend runs a convolution's gradients up to 100 times slower inside a scan (jax issue 12868).
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, not {batch_size}")
     order = epoch_order(state, len(jax.tree.leaves(data)[0]))
     losses = []
     for i in range(0, len(order), batch_size):
-        state, value = _turn(model, loss, optimizer, micro_batches, augment, state, data, order[i : i + batch_size])
+        indices = order[i : i + batch_size]
+        left = len(indices)
+        parts = micro_batches if left == batch_size else parts_of(left, batch_size, micro_batches)
+        state, value = _turn(model, loss, optimizer, parts, augment, state, data, indices)
         losses.append(value)
     return state, jnp.stack(losses)
 

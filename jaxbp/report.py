@@ -68,6 +68,8 @@ class Report:
 
     def _verdict(self, f: Finding) -> str:
         errors = [error for error in (f.whole, f.alone) if error is not None]
+        if not errors:
+            return "not reached"
         return "ok" if max(errors) <= self.tolerance else "wrong from above"
 
     def _conclusion(self) -> str:

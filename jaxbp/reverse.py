@@ -27,7 +27,11 @@ class Composite(Layer):
 
     Parameters, residuals and what a sweep collects are trees with one entry per child: dicts under the children's
     names, or tuples where the names are numbers.
+
+    stacked: whether these trees have an axis of turns in front of what the children have (a scan over equal layers).
     """
+
+    stacked = False
 
     @property
     def children(self) -> dict[str, Layer]:
@@ -213,6 +217,17 @@ def require_paths(model: Layer, named: Mapping[str, Any]) -> None:
 def join(path: str, name: str) -> str:
     """A child's path."""
     return f"{path}.{name}" if path else name
+
+
+def is_below(path: str, top: str) -> bool:
+    """Whether the layer at `path` is that at `top`, or inside it."""
+    return top in ("", path) or path.startswith(f"{top}.")
+
+
+def turns_around(model: Layer, path: str) -> int:
+    """How many axes of turns stand in front of the parameters of the layer at this path."""
+    above = [layer for p, layer in layers(model) if p != path and is_below(path, p)]
+    return sum(layer.stacked for layer in above)
 
 
 def as_path(path: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxbp.backprop import backpropagate
 from jaxbp.compose import output_of
@@ -37,8 +37,8 @@ class TrainState:
 
     params: Params
     optimizer_state: PyTree
-    step: Int[Array, ""]
-    key: PRNGKeyArray
+    step: PyTree  # an array in use; while JAX takes the tree apart, whatever stands for one
+    key: PyTree
 
     @classmethod
     def create(

@@ -157,9 +157,12 @@ class Gelu(Layer):
     def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
         if self.approximate:
-            tanh = jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+            z = jnp.clip(
+                x, -10, 10
+            )  # beyond, tanh u is ±1 in any dtype, and 0 · x² would be no number where x² overflows
+            tanh = jnp.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))
             cdf = (1 + tanh) / 2
-            density = (1 - tanh * tanh) / 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+            density = (1 - tanh * tanh) / 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z * z)
         else:
             cdf = jax.scipy.special.erfc(x * -math.sqrt(0.5)) / 2  # erf + 1 would cancel far below zero
             density = jnp.exp(-x * x / 2) / math.sqrt(2 * math.pi)

@@ -109,7 +109,7 @@ class Conv(_Convolution):
     bias: bool = True
     initializer: Initializer = LeCun()
 
-    def forward(self, params: Params, x: Float[Array, "n *grid c"], rng: PRNGKeyArray | None = None):
+    def forward(self, params: Params, x: Array, rng: PRNGKeyArray | None = None):
         """Returns y [n, *grid', features] and the residual x."""
         grids = self._require(params, x)
         return self._biased(params, correlate(grids, x, params["weight"], self.groups)), x
@@ -145,7 +145,7 @@ class ConvTranspose(_Convolution):
     bias: bool = True
     initializer: Initializer = LeCun()
 
-    def forward(self, params: Params, x: Float[Array, "n *grid c"], rng: PRNGKeyArray | None = None):
+    def forward(self, params: Params, x: Array, rng: PRNGKeyArray | None = None):
         """Returns y [n, *grid', features] and the residual x."""
         grids = self._require(params, x)
         return self._biased(params, spread(grids, x, transposed(params["weight"], self.groups), self.groups)), x

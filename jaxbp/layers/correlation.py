@@ -37,7 +37,7 @@ def spread(grids: Grids, y: Float[Array, "n *small o"], weight: Array, groups: i
     return convolve(y, weight, (1,) * len(padding), padding, grids.stride, grids.dilation, feature_group_count=groups)
 
 
-def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) -> Float[Array, "*window c o"]:
+def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) -> Float[Array, "*window i o"]:
     """What meets at each offset of the window, multiplied and added up."""
     axes = "HWD"[: len(grids.window)]
     return convolve(
@@ -67,7 +67,7 @@ def convolve(x, weight, stride, padding, lhs_dilation=None, rhs_dilation=None, d
     )
 
 
-def transposed(weight: Float[Array, "*window c o"], groups: int) -> Float[Array, "*window o c"]:
+def transposed(weight: Float[Array, "*window i o"], groups: int) -> Float[Array, "*window o_g i_g"]:
     """The two channel axes exchanged within each group: [*k, C/G, O] to [*k, O/G, C]."""
     *window, c, o = weight.shape
     split = weight.reshape(*window, c, groups, o // groups)

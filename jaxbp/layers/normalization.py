@@ -52,7 +52,7 @@ class _Normalization(Layer):
         self._require_input(x)
         return {"scale": jnp.ones(x.shape[-1], x.dtype), "bias": jnp.zeros(x.shape[-1], x.dtype)}
 
-    def forward(self, params: Params, x: Float[Array, "n ... c"], rng: PRNGKeyArray | None = None):
+    def forward(self, params: Params, x: Array, rng: PRNGKeyArray | None = None):
         """Returns y, shaped like x, and the residuals x̂ and 1/σ."""
         self._require(params, x)
         shape, axes = self._sets(x.shape)
@@ -156,9 +156,8 @@ class BatchNorm(_Normalization):
     def param_gradient(self, params, residuals, g):
         training = isinstance(residuals, Batch)
         normal = wide(residuals.normal) if training else self._normal(params, residuals)
-        return scaled_gradient(params, normal, wide(g)) | {
-            name: jnp.zeros_like(params[name]) for name in self.statistics
-        }
+        zeros = {name: jnp.zeros_like(params[name]) for name in self.statistics}
+        return scaled_gradient(params, normal, wide(g)) | zeros
 
     def refresh(self, params, residuals):
         if not isinstance(residuals, Batch):
@@ -249,7 +248,6 @@ class RMSNorm(_Normalization):
         return {"scale": jnp.ones(x.shape[-1], x.dtype)}
 
     def forward(self, params, x, rng=None):
-        """Returns y and the residuals x̂ and 1/σ."""
         self._require(params, x)
         inverse = lax.rsqrt(jnp.mean(wide(x) ** 2, -1, keepdims=True) + self.epsilon)
         normal = wide(x) * inverse

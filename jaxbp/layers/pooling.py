@@ -29,6 +29,7 @@ from math import prod
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from jaxbp.layer import Layer, LayerError, contract, describe, require_floating
@@ -52,19 +53,16 @@ class MaxPool(Windowed):
     def __post_init__(self):
         self._require_fields()
 
-    def forward(self, params, x: Float[Array, "n *grid c"], rng=None):
+    def forward(self, params, x: Array, rng=None):
         grids = self._grids(x)
         counts(self, grids)
-        count = prod(self.window)
-        kind = next(kind for kind in (jnp.int8, jnp.int16, jnp.int32) if count - 1 <= jnp.iinfo(kind).max)
-        y = winner = None
-        for number, k in enumerate(grids.offsets()):
-            rival = taken(grids, k, x, fill=-jnp.inf)
-            if y is None:
-                y, winner = rival, jnp.zeros(rival.shape, kind)
-            else:
-                winner = jnp.where(rival > y, jnp.asarray(number, kind), winner)
-                y = jnp.maximum(y, rival)  # unlike a where, it lets NaN through
+        last = prod(self.window) - 1
+        kind = next(kind for kind in (jnp.int8, jnp.int16, jnp.int32) if last <= jnp.iinfo(kind).max)
+        padding = [(0, 0), *((low, max(high, 0)) for low, high in grids.padding), (0, 0)]
+        y = lax.reduce_window(x, -jnp.inf, lax.max, (1, *self.window, 1), (1, *grids.stride, 1), padding)
+        winner = jnp.full(y.shape, last, kind)
+        for number, k in reversed(list(enumerate(grids.offsets()))[:-1]):  # the first winner is written last
+            winner = jnp.where(taken(grids, k, x, fill=-jnp.inf) == y, jnp.asarray(number, kind), winner)
         return y, (winner, x[:0])
 
     def input_gradient(self, params, residuals, g: Float[Array, "n *small c"]) -> Float[Array, "n *grid c"]:
@@ -84,7 +82,7 @@ class AvgPool(Windowed):
     def __post_init__(self):
         self._require_fields()
 
-    def forward(self, params, x: Float[Array, "n *grid c"], rng=None):
+    def forward(self, params, x: Array, rng=None):
         grids = self._grids(x)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         total = sum(taken(grids, k, wide) for k in grids.offsets())
@@ -110,7 +108,7 @@ class AdaptiveAvgPool(Layer):
         if not self.sizes or any(size < 1 for size in self.sizes):
             raise ValueError(f"AdaptiveAvgPool needs positive sizes, such as (1, 1), not {self.sizes}")
 
-    def forward(self, params, x: Float[Array, "n *grid c"], rng=None):
+    def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
         if x.ndim != len(self.sizes) + 2:
             raise LayerError(self, f"expected [examples, {len(self.sizes)} grid axes, channels], got {describe(x)}")
@@ -131,7 +129,7 @@ class AdaptiveAvgPool(Layer):
 class GlobalAvgPool(Layer):
     """The mean over all positions, [n, *grid, c] to [n, c]."""
 
-    def forward(self, params, x: Float[Array, "n *grid c"], rng=None):
+    def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
         if x.ndim < 3 or 0 in x.shape[1:]:
             raise LayerError(self, f"expected [examples, grid axes, channels], none of them empty, got {describe(x)}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from jaxbp.layer import Layer, LayerError, describe, is_floating, require_floating
 
@@ -65,7 +65,7 @@ class Flatten(Layer):
 class Sum(Layer):
     """Adds the arrays of a tuple, which have equal shapes: the end of a `Parallel`."""
 
-    def forward(self, params, x: tuple[Array, ...], rng=None):
+    def forward(self, params, x: PyTree, rng=None):
         require_tuple(self, x)
         if any(term.shape != x[0].shape or term.dtype != x[0].dtype for term in x):
             raise LayerError(self, f"expected arrays of equal shape and dtype, got {describe(x)}")
@@ -81,7 +81,7 @@ class Concatenate(Layer):
 
     axis: int = -1
 
-    def forward(self, params, x: tuple[Array, ...], rng=None):
+    def forward(self, params, x: PyTree, rng=None):
         require_tuple(self, x)
         rank = x[0].ndim
         if not -rank <= self.axis < rank or self.axis % rank == 0:

@@ -59,7 +59,7 @@ def spread(grids: Grids, y: Float[Array, "n *small o"], weight: Array, groups: i
     return direct.spread(grids, y, weight, groups)
 
 
-def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) -> Float[Array, "*window c o"]:
+def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) -> Float[Array, "*window i o"]:
     """large, small -> window."""
     if not on_cpu():
         return direct.match(grids, x, y, groups)
@@ -112,7 +112,7 @@ def in_phases(grids: Grids, y: Float[Array, "n *small o"], weight: Array) -> Flo
     return x
 
 
-def by_offsets(grids: Grids, x: Array, y: Array, product) -> Float[Array, "*window c o"]:
+def by_offsets(grids: Grids, x: Array, y: Array, product) -> Float[Array, "*window i o"]:
     """match as one product an offset, added up over chunks of examples."""
 
     def of_chunk(x, y):

@@ -4,13 +4,15 @@ Two classes, a = σ(z), y ∈ [0, 1]:
 
     l = -Σ y log a + (1 - y) log(1 - a) = Σ log(1 + e^z) - y z
 
-    ∂l/∂z = σ(z) - y = a - y
+    ∂l/∂z = σ(z) - y = a - y                           ∂²l/∂z² = a (1 - a)
 
 K classes, a = softmax(z), y a distribution over them:
 
     l = -Σ_k y_k log a_k = (Σ_k y_k) log Σ_j e^{z_j} - Σ_k y_k z_k
 
-    ∂l/∂z_k = (Σ_j y_j) a_k - y_k = a_k - y_k
+    ∂l/∂z_k = (Σ_j y_j) a_k - y_k = a_k - y_k          ∂²l/∂z_k∂z_j = δ_kj a_k - a_k a_j
+
+The last is S Sᵀ with S_kj = δ_kj √a_k - a_k √a_j, since Σ_j (√a_j)² = 1.
 
 This is the textbook's δ = a - y. It is no definition but the gradient of this loss through this nonlinearity: the f'(z)
 that stays in the squared error's delta is cancelled by the logarithm. Label smoothing s trains on
@@ -48,6 +50,10 @@ class BinaryCrossEntropy(Loss):
     def scaled_gradient(self, residuals, scale):
         a, y = residuals
         return scale * (a - y)
+
+    def curvature(self, residuals):
+        a, _ = residuals
+        return a * (1 - a)
 
     def metrics(self, outputs, targets):
         hits = (outputs > 0) == (targets > 0.5)
@@ -121,11 +127,24 @@ class SoftmaxCrossEntropy(Loss):
             at_label = (*jnp.indices(y.shape), y)
             g = scale * a + jnp.zeros_like(a).at[at_label].add(-(1 - self.smoothing) * scale[..., 0])
             return g - scale * self.smoothing / a.shape[-1] if self.smoothing else g
-        mass = jnp.sum(y, -1, keepdims=True, dtype=a.dtype)
-        if self.smoothing:
-            y = (1 - self.smoothing) * y + self.smoothing / a.shape[-1]
-            mass = (1 - self.smoothing) * mass + self.smoothing
-        return scale * (mass * a - y)
+        y = y.astype(a.dtype)
+        smooth = (1 - self.smoothing) * y + self.smoothing / a.shape[-1] if self.smoothing else y
+        return scale * (self._mass(a, y) * a - smooth)
+
+    def scaled_hessian(self, residuals, scale, v):
+        a, y = residuals
+        return scale * self._mass(a, y) * (a * v - a * jnp.sum(a * v, -1, keepdims=True))
+
+    def scaled_root(self, residuals, scale, v):
+        a, y = residuals
+        v = jnp.sqrt(a) * v
+        return jnp.sqrt(scale * self._mass(a, y)) * (v - a * jnp.sum(v, -1, keepdims=True))
+
+    def _mass(self, a, y):
+        """Σ_k y_k, 1 for labels."""
+        if is_label(a, y):
+            return 1
+        return (1 - self.smoothing) * jnp.sum(y, -1, keepdims=True, dtype=a.dtype) + self.smoothing
 
     def counted(self, outputs, targets):
         if is_label(outputs, targets):

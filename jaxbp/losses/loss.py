@@ -6,6 +6,9 @@ Let l_n be the loss of example n, a sum over its outputs y_n, and w_n its weight
 
 So with equal weights 1/N stands here and nowhere else: the layers below only sum. An example that does not count
 (padding, an ignored label) has weight zero.
+
+Curvature (K-FAC, Gauss-Newton) asks for the Hessian H_n = ∂²l_n/∂y_n² too, as a product with a vector, and for a root
+S_n of it, S_n S_nᵀ = H_n, which is what is sent backward.
 """
 
 from dataclasses import dataclass
@@ -14,11 +17,11 @@ from math import prod
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Float, PyTree
 
-from jaxbp.layer import constructor_call, describe, is_concrete
+from jaxbp.layer import ArrayLike, constructor_call, describe, is_concrete
 
-Weights = Float[Array, " n"]
+Weights = ArrayLike  # one number per example, [n]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,22 @@ class Loss:
         """scale_n ∂l_n/∂y_n for every example, [n, ...], shaped like the outputs, with which scale broadcasts."""
         raise NotImplementedError
 
-    def require(self, outputs: Array, targets: Array) -> None:
+    def curvature(self, residuals: PyTree) -> Array:
+        """∂²l/∂y², shaped like the outputs, of a loss that is a sum over outputs, each by itself: H is diagonal.
+
+        A loss whose outputs interact gives `scaled_hessian` and `scaled_root` in its place.
+        """
+        raise NotImplementedError(f"{self} gives no curvature: define curvature(residuals)")
+
+    def scaled_hessian(self, residuals: PyTree, scale: Array, v: Array) -> Array:
+        """scale_n H_n v_n, for v shaped like the outputs."""
+        return scale * self.curvature(residuals) * v
+
+    def scaled_root(self, residuals: PyTree, scale: Array, v: Array) -> Array:
+        """√scale_n S_n v_n, for v shaped like the outputs; S_n S_nᵀ = H_n."""
+        return jnp.sqrt(scale * self.curvature(residuals)) * v
+
+    def require(self, outputs: ArrayLike, targets: ArrayLike) -> None:
         """Refuses targets that do not fit the outputs; values are looked at outside jit only."""
         if outputs.shape != targets.shape:
             raise ValueError(
@@ -45,7 +63,7 @@ class Loss:
         if is_concrete(targets) and not np.all(np.isfinite(np.asarray(targets, float))):
             raise ValueError(f"{self}: the targets {describe(targets)} are not all finite numbers")
 
-    def counted(self, outputs: Array, targets: Array) -> Array:
+    def counted(self, outputs: ArrayLike, targets: ArrayLike) -> Array:
         """1 for each loss that counts, 0 for the ignored; shaped like the losses of `per_example`."""
         return jnp.ones(outputs.shape[0], wide(outputs))
 
@@ -53,7 +71,7 @@ class Loss:
         """What else is worth knowing, one number per loss, to be averaged as the loss is (accuracy)."""
         return {}
 
-    def weigh(self, outputs: Array, targets: Array, weights: Weights | None = None) -> Array:
+    def weigh(self, outputs: ArrayLike, targets: ArrayLike, weights: Weights | None = None) -> Array:
         """The weight of each loss, shaped like the losses of `per_example`."""
         counted = self.counted(outputs, targets)
         if weights is None:
@@ -66,15 +84,15 @@ class Loss:
 
     def forward(
         self,
-        outputs: Float[Array, "n ..."],
-        targets: Shaped[Array, "n ..."],
+        outputs: ArrayLike,
+        targets: ArrayLike,
         weights: Weights | None = None,
         total: Float[Array, ""] | None = None,
     ) -> tuple[Float[Array, ""], PyTree]:
         """The weighted mean loss, and the residuals of `backward`.
 
         Args:
-            outputs: what the model returned.
+            outputs: what the model returned, [n, ...].
             targets: what it should have returned.
             weights: one number per example.
             total: what the weighted sum is divided by, the sum of weights unless given: that of the whole batch, where
@@ -91,6 +109,7 @@ class Loss:
         total = jnp.sum(weights) if total is None else total
         if is_concrete(total) and not total > 0:
             raise ValueError(f"{self}: no example counts: the weights add up to {total}")
+        total = jnp.where(total == 0, 1, total)  # under jit a batch of padding alone costs nothing, and teaches nothing
         return jnp.sum(weights * losses) / total, (residuals, weights / total, outputs[:0])
 
     def backward(self, residuals: PyTree) -> Float[Array, "n ..."]:
@@ -98,11 +117,26 @@ class Loss:
         residuals, scale, no_outputs = residuals
         return self.scaled_gradient(residuals, expand(scale, no_outputs.ndim)).astype(no_outputs.dtype)
 
+    def hessian(self, residuals: PyTree, v: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """(∂²J/∂outputs²) v."""
+        residuals, scale, no_outputs = residuals
+        return self.scaled_hessian(residuals, expand(scale, no_outputs.ndim), v).astype(no_outputs.dtype)
+
+    def hessian_root(self, residuals: PyTree, v: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """S v with S Sᵀ = ∂²J/∂outputs²: with random v of E[v vᵀ] = 1 a draw from that covariance."""
+        residuals, scale, no_outputs = residuals
+        return self.scaled_root(residuals, expand(scale, no_outputs.ndim), v).astype(no_outputs.dtype)
+
+    def empirical_root(self, residuals: PyTree) -> Float[Array, "n ..."]:
+        """√(w_n / Σ_m w_m) ∂l_n/∂y_n: its outer products are the empirical Fisher's."""
+        residuals, scale, no_outputs = residuals
+        return self.scaled_gradient(residuals, jnp.sqrt(expand(scale, no_outputs.ndim))).astype(no_outputs.dtype)
+
     def __str__(self) -> str:
         return constructor_call(self)
 
 
-def wide(x: Array):
+def wide(x: ArrayLike):
     """The dtype in which a loss is added up: float32, or float64 for float64 outputs."""
     return jnp.promote_types(x.dtype, jnp.float32)
 

@@ -1,8 +1,8 @@
 """Losses for real-valued targets. With d = ŷ - y, the output less its target, and D outputs an example:
 
-    HalfSquaredError    l = ½ Σ d²                               ∂l/∂ŷ = d
-    MeanSquaredError    l = Σ d² / D                             ∂l/∂ŷ = 2 d / D
-    Huber               l = Σ ½ d², beyond ±t: t (|d| - ½ t)     ∂l/∂ŷ = d, beyond ±t: ±t
+    HalfSquaredError    l = ½ Σ d²                               ∂l/∂ŷ = d                     ∂²l/∂ŷ² = 1
+    MeanSquaredError    l = Σ d² / D                             ∂l/∂ŷ = 2 d / D                         2 / D
+    Huber               l = Σ ½ d², beyond ±t: t (|d| - ½ t)     ∂l/∂ŷ = d, beyond ±t: ±t                1, beyond ±t: 0
 
 The textbook's output delta, δ = (a - y) ⊙ f'(z), is the first gradient sent through the activation below it.
 The residual is d.
@@ -29,6 +29,9 @@ class HalfSquaredError(Loss):
     def scaled_gradient(self, d, scale):
         return scale * d
 
+    def curvature(self, d):
+        return jnp.ones_like(d)
+
 
 @dataclass(frozen=True)
 class MeanSquaredError(Loss):
@@ -40,6 +43,9 @@ class MeanSquaredError(Loss):
 
     def scaled_gradient(self, d, scale):
         return scale * 2 * d / prod(d.shape[1:])
+
+    def curvature(self, d):
+        return jnp.full_like(d, 2 / prod(d.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,9 @@ class Huber(Loss):
 
     def scaled_gradient(self, d, scale):
         return scale * jnp.clip(d, -self.threshold, self.threshold)
+
+    def curvature(self, d):
+        return (jnp.abs(d) < self.threshold).astype(d.dtype)
 
 
 def difference(outputs, targets):

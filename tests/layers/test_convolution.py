@@ -227,10 +227,12 @@ def test_parameters_of_another_model_are_refused(kind):
     ],
 )
 @LAYERS
+@pytest.mark.usefixtures("unchecked")
 def test_settings_that_make_no_sense_are_refused_at_once(kind, settings, message):
     with pytest.raises(ValueError, match=message):
         kind(**settings)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_layer_is_hashable_whatever_sequences_it_was_given():
     assert hash(Conv(4, [3, 3], [1, 1], [[0, 1], [1, 0]])) == hash(Conv(4, (3, 3), (1, 1), ((0, 1), (1, 0))))

@@ -1,9 +1,14 @@
-"""PyTorch as a second oracle: where it is missing (the extra `oracles`) its tests are left out, and the run says so."""
+"""Other libraries as oracles: where one is missing (each is an extra) its tests are left out, and the run says so."""
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("torch") else ["test_torch*.py"]
+MISSING = {
+    name: tests
+    for name, tests in {"torch": "test_torch*.py", "backpack": "test_backpack.py"}.items()
+    if find_spec(name) is None
+}
+collect_ignore_glob = list(MISSING.values())
 
 
 def pytest_report_header():
-    return [] if find_spec("torch") else ["tests/oracles: PyTorch is missing, its tests are left out"]
+    return [f"tests/oracles: {name} is missing, its tests are left out" for name in MISSING]

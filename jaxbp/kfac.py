@@ -1,0 +1,132 @@
+"""K-FAC: gradient descent in the metric of the Fisher information, layer by layer.
+
+    Ā, B̄ ← running means of the Kronecker factors          (bias-corrected)
+    u     = (Ā + π√λ)⁻¹ ∂J/∂W (B̄ + √λ/π)⁻¹                 inverses renewed every few steps
+    ν     = min(1, √(κ / (η² Σ ⟨u, ∂J/∂W⟩)))                no step is longer than κ in that metric
+    v     ← μ v + ν u,     W ← W - η v
+
+The factors come with the gradient, from `kronecker_factors`:
+
+    value, gradient, factors = kronecker_factors(model, loss, MonteCarlo())(params, x, targets, key=key)
+    updates, state = optimizer.update(gradient, state, params, factors=factors)
+
+Sources: Martens & Grosse, arXiv 1503.05671; Ba et al., Distributed K-FAC (2017), for κ.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Int, PyTree
+
+from jaxbp.layer import Layer, Params, is_concrete
+from jaxbp.quantities.kronecker import (
+    Factors,
+    as_matrix,
+    damped_inverse,
+    from_matrix,
+    require_affine,
+)
+from jaxbp.quantities.per_example import require_independent
+from jaxbp.reverse import from_leaves, leaves, turns_around
+
+
+class KfacState(NamedTuple):
+    """count: steps made. seen: those with factors. factors, inverses, velocity (v): by path, layers with parameters."""
+
+    count: Int[Array, ""]
+    seen: Int[Array, ""]
+    factors: dict[str, Factors]
+    inverses: dict[str, Factors]
+    velocity: dict[str, Array]
+
+
+def kfac(
+    model: Layer,
+    learning_rate: float | optax.Schedule,
+    damping: float | optax.Schedule = 1e-3,
+    momentum: float = 0.9,
+    norm_constraint: float | None = None,
+    decay: float = 0.95,
+    inverse_every: int = 1,
+) -> optax.GradientTransformationExtraArgs:
+    """An optax optimizer whose update also takes `factors`, the tree of `kronecker_factors`, under the user's jit.
+
+    Factors cost about as much as the gradient. Steps after the first may go without them (factors=None): then the means
+    stay as they are.
+
+    Args:
+        model: the model of the parameters; all its layers with parameters give `affine`.
+        learning_rate: η, a number or a schedule of the step.
+        damping: λ > 0, a number or a schedule.
+        momentum: μ.
+        norm_constraint: κ; None: none.
+        decay: of the running means of the factors.
+        inverse_every: steps between two inversions.
+    """
+    require_independent(model)
+    if inverse_every < 1 or not 0 <= decay < 1 or not 0 <= momentum < 1:
+        raise ValueError(
+            f"expected inverse_every >= 1, 0 <= decay < 1 and 0 <= momentum < 1, "
+            f"got {inverse_every}, {decay} and {momentum}"
+        )
+    if (norm_constraint is not None and not norm_constraint > 0) or (not callable(damping) and not damping > 0):
+        raise ValueError(f"expected positive damping and norm_constraint, got {damping} and {norm_constraint}")
+
+    def init(params: Params) -> KfacState:
+        require_affine(model, params)
+        velocity = {
+            path: jnp.zeros_like(as_matrix(p, turns_around(model, path)))
+            for path, p in leaves(model, params).items()
+            if p
+        }
+        empty = {path: Factors(zeros(v, -2), zeros(v, -1)) for path, v in velocity.items()}
+        zero = jnp.zeros((), jnp.int32)
+        return KfacState(zero, zero, empty, empty, velocity)
+
+    def update(gradient: Params, state: KfacState, params: Params | None = None, *, factors: PyTree = None, **_: Any):
+        seen, means = state.seen, state.factors
+        if factors is not None:
+            new = {path: f for path, f in leaves(model, factors).items() if path in means}
+            means = jax.tree.map(lambda old, f: decay * old + (1 - decay) * f.astype(old.dtype), means, new)
+            seen = seen + 1
+        if is_concrete(seen) and seen == 0:
+            raise ValueError("K-FAC needs factors at its first step: update(..., factors=factors)")
+
+        def renewed():
+            share = 1 - decay**seen
+            return {
+                path: damped_inverse(jax.tree.map(lambda m: (m / share).astype(m.dtype), f), at(damping, state.count))
+                for path, f in means.items()
+            }
+
+        inverses = lax.cond(state.count % inverse_every == 0, renewed, lambda: state.inverses)
+        rate = at(learning_rate, state.count)
+        own = leaves(model, gradient)
+        matrices = {path: as_matrix(own[path], f.inputs.ndim - 2) for path, f in inverses.items()}
+        steps = {path: f.inputs @ matrices[path] @ f.outputs for path, f in inverses.items()}
+        if norm_constraint is not None:
+            length = rate**2 * sum(jnp.vdot(steps[path], g) for path, g in matrices.items())
+            shrink = jnp.sqrt(norm_constraint / jnp.maximum(length, norm_constraint))
+            steps = jax.tree.map(lambda u: (shrink * u).astype(u.dtype), steps)
+        velocity = jax.tree.map(lambda v, u: momentum * v + u, state.velocity, steps)
+        updates = {
+            path: from_matrix((-rate * velocity[path]).astype(velocity[path].dtype), g) if path in velocity else g
+            for path, g in own.items()
+        }
+        return from_leaves(model, updates), KfacState(state.count + 1, seen, means, inverses, velocity)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def zeros(matrix: Array, axis: int) -> Array:
+    """Of the shape of a factor that acts on this axis of a gradient matrix."""
+    size = matrix.shape[axis]
+    return jnp.zeros((*matrix.shape[:-2], size, size), jnp.promote_types(matrix.dtype, jnp.float32))
+
+
+def at(value: float | optax.Schedule, count: Array):
+    """A number, or a schedule's number at this step."""
+    return value(count) if callable(value) else value
