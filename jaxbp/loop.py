@@ -70,7 +70,7 @@ def train_epoch(
 
 
 def parts_of(left: int, batch_size: int, micro_batches: int) -> int:
-    """Into how many equal micro-batches to cut the examples that are left over, for none to be larger than the others."""
+    """Into how many equal micro-batches to cut what is left over, for none to be larger than the others."""
     largest = max(1, batch_size // micro_batches)
     return next(n for n in range(1, left + 1) if left % n == 0 and left // n <= largest)
 
