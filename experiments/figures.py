@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-BLUE, ORANGE, INK, GREY = "#2b6cb0", "#dd6b20", "#1a202c", "#a0aec0"
+BLUE, ORANGE, GREEN, INK, GREY = "#2b6cb0", "#dd6b20", "#2f855a", "#1a202c", "#a0aec0"
 COUNTS = LinearSegmentedColormap.from_list("counts", ["#ffffff", "#fbd38d", ORANGE, "#7b341e"])
 SIGNED = LinearSegmentedColormap.from_list("signed", [BLUE, "#ffffff", ORANGE])
 
@@ -21,17 +21,22 @@ def learning_curves(history: Mapping[str, Sequence[float]], title: str = "Learni
     figure = Figure(figsize=(9, 3.8) if validated else (5, 3.8), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, 2 if validated else 1, squeeze=False)[0]
-    losses = {"training": "loss", "validation": "validation_loss"}
+    losses = {"training": "loss", "validation": "validation_loss", "averaged weights": "averaged_loss"}
     draw_curves(panels[0], {name: history[key] for name, key in losses.items() if key in history}, "loss")
     if validated:
-        errors = [100 * (1 - accuracy) for accuracy in history["validation_accuracy"]]
-        label = f"validation, {errors[-1]:.2f} % at the end"
-        draw_curves(panels[1], {label: errors}, "error (%)", colors=[ORANGE])
+        accuracies = {"validation": "validation_accuracy", "averaged weights": "averaged_accuracy"}
+        errors = {
+            name: [100 * (1 - accuracy) for accuracy in history[key]]
+            for name, key in accuracies.items()
+            if key in history
+        }
+        labelled = {f"{name}, {values[-1]:.2f} % at the end": values for name, values in errors.items()}
+        draw_curves(panels[1], labelled, "error (%)", colors=[ORANGE, GREEN])
     return figure
 
 
 def draw_curves(
-    axes: Axes, curves: Mapping[str, Sequence[float]], ylabel: str, colors: Sequence[str] = (BLUE, ORANGE)
+    axes: Axes, curves: Mapping[str, Sequence[float]], ylabel: str, colors: Sequence[str] = (BLUE, ORANGE, GREEN)
 ) -> None:
     """One line a curve, named in a legend, on a logarithmic scale if no value is zero."""
     for color, (name, values) in zip(colors, curves.items(), strict=False):
@@ -91,27 +96,93 @@ def misread_digits(
     figure = Figure(figsize=(1.25 * columns, 1.6 * rows + 0.5), layout="constrained")
     most = f", the {len(shown)} most confident of them" if len(shown) < len(wrong) else ""
     figure.suptitle(f"{len(wrong)} misread digits{most}")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, i in zip(grid.flat, shown, strict=False):
+    for axes, i in zip(pictures(figure, rows, columns), shown, strict=False):
         axes.imshow(images[i], cmap="gray_r", vmin=0, vmax=images.max())
         certainty = probabilities[i, predicted[i]]
         axes.set_title(f"{labels[i]}, read as {predicted[i]}\n({certainty:.0%} sure)", fontsize=8, color=INK)
     return figure
 
 
-def filters(weight: Float[np.ndarray, "pixels units"], shape: tuple[int, int], columns: int = 12) -> Figure:
-    """What the first dense layer looks for: each unit's weights as an image, the strongest units first."""
-    strongest = np.argsort(-np.linalg.norm(weight, axis=0))[: 6 * columns]
+def filters(weight: Float[np.ndarray, "h w units"], most: int = 72) -> Figure:
+    """What the first layer looks for: each unit's weights as an image, the strongest units first."""
+    strongest = np.argsort(-np.linalg.norm(weight, axis=(0, 1)))[:most]
+    columns = 12 if len(strongest) > 32 else max(1, min(8, len(strongest)))
     rows = -(-len(strongest) // columns)
-    figure = Figure(figsize=(0.85 * columns, 0.85 * rows + 0.8), layout="constrained")
-    count = f"the {len(strongest)} strongest of {weight.shape[1]} units"
-    figure.suptitle(f"First-layer weights, {count}: orange excites, blue inhibits")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, unit in zip(grid.flat, strongest, strict=False):
-        image = weight[:, unit].reshape(shape)
-        axes.imshow(image, cmap=SIGNED, vmin=-np.abs(image).max(), vmax=np.abs(image).max())
+    figure = Figure(figsize=(0.85 * columns + 0.2, 0.85 * rows + 0.45), layout="constrained")
+    units = weight.shape[-1]
+    count = f", the {len(strongest)} strongest of {units} units" if len(strongest) < units else f" of {units} units"
+    figure.suptitle(f"First-layer weights{count}: orange excites, blue inhibits", fontsize=11)
+    for axes, unit in zip(pictures(figure, rows, columns), strongest, strict=False):
+        draw_signed(axes, weight[..., unit])
     return figure
+
+
+def feature_maps(
+    image: Float[np.ndarray, "h w"], stages: Sequence[Float[np.ndarray, "h w channels"]], probabilities: Sequence[float]
+) -> Figure:
+    """A digit on its way through the network: each stage's channels as images, and the classes it ends in."""
+    figure = Figure(figsize=(3.8 + 4.2 * len(stages), 4.6), layout="constrained")
+    first, *parts, last = figure.subfigures(1, len(stages) + 2, width_ratios=[2, *[4] * len(stages), 1.5], wspace=0.04)
+    first.suptitle(f"{image.shape[0]}x{image.shape[1]}", fontsize=10)
+    (axes,) = pictures(first, 1, 1)
+    axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    for part, maps in zip(parts, stages, strict=True):
+        height, width, channels = maps.shape
+        part.suptitle(f"{channels} maps of {height}x{width}", fontsize=10)
+        columns = -(-channels // max(1, int(channels**0.5)))
+        for axes, channel in zip(pictures(part, -(-channels // columns), columns), range(channels), strict=False):
+            axes.imshow(maps[..., channel], cmap="magma", vmin=0, vmax=max(maps.max(), 1e-9))
+    last.suptitle("probability", fontsize=10)
+    axes = last.subplots()
+    axes.barh(range(len(probabilities)), probabilities, color=BLUE, height=0.7)
+    axes.set(yticks=range(len(probabilities)), xlim=(0, 1), xticks=[0, 1])
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return figure
+
+
+def saliency(
+    images: Float[np.ndarray, "n h w"],
+    gradients: Float[np.ndarray, "n h w"],
+    captions: Sequence[str],
+    columns: int = 10,
+) -> Figure:
+    """Digits, and under each -∂J/∂x: where more ink (orange) or less ink (blue) would speak for the true digit."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.1 * columns, 2.4 * rows + 0.4), layout="constrained")
+    figure.suptitle("Input gradients: more ink on orange, or less on blue, would speak for the true digit", fontsize=11)
+    grid = np.array(pictures(figure, 2 * rows, columns)).reshape(rows, 2, columns)
+    places = grid.transpose(0, 2, 1).reshape(-1, 2)
+    for (above, below), image, gradient, caption in zip(places, images, gradients, captions, strict=False):
+        above.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        above.set_title(caption, fontsize=8, color=INK)
+        draw_signed(below, gradient)
+        below.contour(image, levels=[0.5], colors=[INK], linewidths=0.6, alpha=0.6)
+    return figure
+
+
+def augmentations(originals: Float[np.ndarray, "n h w"], drawn: Float[np.ndarray, "k n h w"]) -> Figure:
+    """Training digits in the first column, and beside each what augmentation makes of it."""
+    columns, rows = 1 + len(drawn), len(originals)
+    figure = Figure(figsize=(0.95 * columns, 0.95 * rows + 0.3), layout="constrained")
+    figure.suptitle("Training digits (left), and what the network is shown", fontsize=11)
+    grid = np.array(pictures(figure, rows, columns)).reshape(rows, columns)
+    for row, images in zip(grid, np.concatenate([originals[None], drawn]).swapaxes(0, 1), strict=True):
+        for axes, image in zip(row, images, strict=True):
+            axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    return figure
+
+
+def pictures(figure: Figure, rows: int, columns: int) -> list[Axes]:
+    """Places for images, row by row, without a frame."""
+    places = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in places:
+        axes.set_axis_off()
+    return places
+
+
+def draw_signed(axes: Axes, image: Float[np.ndarray, "h w"]) -> None:
+    """Orange above zero, blue below, white at zero."""
+    reach = max(np.abs(image).max(), 1e-30)
+    axes.imshow(image, cmap=SIGNED, vmin=-reach, vmax=reach)

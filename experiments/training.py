@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 import jaxbp
+from experiments.averaging import average_of, averaged
 from experiments.figures import confusion_matrix, learning_curves, misread_digits
 from experiments.output import save_figure
 
@@ -16,7 +17,8 @@ Examples = tuple[np.ndarray, np.ndarray]  # images [n, height, width, 1] and lab
 
 
 class Trained(NamedTuple):
-    """What training leaves behind: parameters, numbers by epoch, and the layers' sizes after some of the epochs."""
+    """What training leaves behind: parameters (the average, if there is one), numbers by epoch, and the layers' sizes
+    after some of the epochs."""
 
     params: jaxbp.layer.Params
     history: dict[str, list[float]]
@@ -40,6 +42,7 @@ def train(
     batch_size: int,
     seed: int,
     augment: Callable | None = None,
+    averaging: float = 0.0,
     watched: int = 256,
     moments: int = 8,
 ) -> Trained:
@@ -48,18 +51,25 @@ def train(
     Args:
         model, loss, optimizer, data, validation, epochs, batch_size, augment: as in `jaxbp.fit`.
         seed: of the initial parameters, the order of the examples and the dropout.
+        averaging: the decay of the weights' moving average; 0 keeps none. With one, the history has also the
+            average's own validation, "averaged_loss" and "averaged_accuracy".
         watched: on how many examples the sizes are measured.
         moments: how often, beside before the first epoch.
     """
     start, key = jax.random.split(jax.random.key(seed))
+    optimizer = averaged(optimizer, averaging) if averaging else optimizer
     few = jax.tree.map(lambda array: array[:watched], data)
     state = jaxbp.TrainState.create(model, optimizer, data[0][:1], start)
-    flow = {}
+    flow, measured = {}, {}
 
     def watch(state, metrics=None):
         epoch = int(state.step) // -(-len(data[0]) // batch_size)
         if epoch % -(-epochs // moments) == 0 or epoch == epochs:
             flow[epoch] = jaxbp.layer_sizes(model, loss, state.params, *few)
+        if averaging and validation is not None and epoch:
+            average = average_of(model, state)
+            for name, value in jaxbp.evaluate(model, loss, average, *validation, min(batch_size, 1000)).items():
+                measured.setdefault(f"averaged_{name}", []).append(value)
 
     watch(state)
     state, history = jaxbp.fit(
@@ -75,7 +85,7 @@ def train(
         augment=augment,
         on_epoch=watch,
     )
-    return Trained(state.params, history, flow)
+    return Trained(average_of(model, state) if averaging else state.params, history | measured, flow)
 
 
 def predict(model: jaxbp.Layer, params: jaxbp.layer.Params, x: np.ndarray, batch_size: int = 1000) -> np.ndarray:

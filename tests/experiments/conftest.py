@@ -12,8 +12,8 @@ def idx(array):
     return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
-@pytest.fixture
-def tiny_mnist(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def tiny_mnist(tmp_path_factory):
     """A data set in MNIST's clothes: class k is a bright bar in rows 2k to 2k + 3, on noise."""
     rng = np.random.default_rng(0)
     contents = {}
@@ -24,9 +24,12 @@ def tiny_mnist(tmp_path, monkeypatch):
             image[2 * label : 2 * label + 4] = 255
         contents[f"{prefix}-images-idx3-ubyte.gz"] = idx(images)
         contents[f"{prefix}-labels-idx1-ubyte.gz"] = idx(labels)
-    (tmp_path / "mnist").mkdir()
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "mnist").mkdir()
     for name, content in contents.items():
-        (tmp_path / "mnist" / name).write_bytes(gzip.compress(content))
+        (folder / "mnist" / name).write_bytes(gzip.compress(content))
     sums = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
-    monkeypatch.setattr(data, "MNIST", data.DataSet("mnist", sums, ()))
-    monkeypatch.setenv("JAXBP_DATA", str(tmp_path))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(data, "MNIST", data.DataSet("mnist", sums, ()))
+        monkeypatch.setenv("JAXBP_DATA", str(folder))
+        yield

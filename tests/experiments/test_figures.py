@@ -1,7 +1,19 @@
 import numpy as np
 
-from experiments.figures import confusion_matrix, filters, learning_curves, misread_digits
+from experiments.figures import (
+    augmentations,
+    confusion_matrix,
+    feature_maps,
+    filters,
+    learning_curves,
+    misread_digits,
+    saliency,
+)
 from experiments.output import save_figure
+
+
+def every_axes(figure):
+    return [axes for part in figure.subfigs for axes in part.axes]
 
 
 def words(figure):
@@ -30,8 +42,37 @@ def test_no_mistakes_and_errors_of_zero_can_be_drawn(tmp_path):
 
 
 def test_filters_show_the_strongest_units_first():
-    weight = np.zeros((4, 3))
-    weight[0], weight[1, 1] = [1, 5, 2], 9
-    images = [axes.images[0].get_array() for axes in filters(weight, (2, 2)).axes if axes.images]
+    weight = np.zeros((2, 2, 3))
+    weight[0, 0], weight[0, 1, 1] = [1, 5, 2], 9
+    images = [axes.images[0].get_array() for axes in filters(weight).axes if axes.images]
     np.testing.assert_array_equal(images[0], [[5, 9], [0, 0]])
     assert len(images) == 3
+
+
+def test_each_stage_shows_all_its_channels():
+    figure = feature_maps(np.ones((4, 4)), [np.ones((4, 4, 6)), np.ones((2, 2, 7))], [0.25, 0.75])
+    shapes = [axes.images[0].get_array().shape for axes in every_axes(figure) if axes.images]
+    assert shapes == [(4, 4)] + [(4, 4)] * 6 + [(2, 2)] * 7
+    assert [bar.get_width() for bar in figure.subfigs[-1].axes[0].patches] == [0.25, 0.75]
+
+
+def test_a_gradient_stands_under_its_digit():
+    digits = np.arange(3)[:, None, None] * np.eye(4)
+    figure = saliency(digits, -digits, ["a", "b", "c"], columns=2)
+    shown = [axes.images[0].get_array()[0, 0] if axes.images else None for axes in figure.axes]
+    assert shown == [0, 1, 0, -1, 2, None, -2, None]
+    assert words(figure)[:6] == ["a", "b", "", "", "c", ""]
+
+
+def test_what_is_drawn_of_a_digit_stands_beside_it():
+    originals = np.array([1.0, 2.0])[:, None, None] * np.ones((2, 3, 3))
+    figure = augmentations(originals, np.stack([originals + 10, originals + 20]))
+    assert [axes.images[0].get_array()[0, 0] for axes in figure.axes] == [1, 11, 21, 2, 12, 22]
+
+
+def test_the_average_has_a_curve_of_its_own():
+    history = {"loss": [1.0], "validation_loss": [1.0], "validation_accuracy": [0.5]}
+    history |= {"averaged_loss": [0.5], "averaged_accuracy": [0.75]}
+    losses, errors = learning_curves(history).axes
+    assert [line.get_label() for line in losses.lines] == ["training", "validation", "averaged weights"]
+    assert [float(line.get_ydata()[0]) for line in errors.lines] == [50, 25]
