@@ -33,6 +33,7 @@ class Preset:
     smoothing: of the labels.
     augment: changes the training images on their way in; see `experiments.augment`.
     averaging: the decay of the weights' moving average, which is what is tested; 0 keeps none.
+    validation: how many of the 60,000 training examples are held out.
     """
 
     model: jaxbp.Layer
@@ -43,6 +44,7 @@ class Preset:
     smoothing: float = 0.0
     augment: Callable | None = None
     averaging: float = 0.0
+    validation: int = 2000
 
 
 def hidden(units: int) -> jaxbp.Layer:
@@ -72,6 +74,7 @@ WIDE = Preset(
     batch_size=256,
     learning_rate=2e-3,
     weight_decay=0.1,
+    validation=0,
 )
 ELASTIC = Preset(
     jaxbp.Serial(jaxbp.Flatten(), hidden(800), hidden(800), jaxbp.Dense(10)),
@@ -119,8 +122,8 @@ class Options:
     """Of the initial weights, the order of the examples and the dropout."""
     examples: int | None = None
     """Take only so many of the training examples, and of the test examples."""
-    validation: int = 2000
-    """Training examples, the last ones, that are held out for the learning curves; 0 trains on all of them."""
+    validation: int | None = None
+    """Training examples, the last ones, that are held out for the learning curves; the preset's unless given."""
     output: Path = Path("results/mnist")
     """The folder for the figures and results.json."""
 
@@ -131,9 +134,10 @@ def main(options: Options | None = None) -> dict:
     preset, started = options.preset.value, time.perf_counter()
     epochs = preset.epochs if options.epochs is None else options.epochs
     everything, test = load_mnist()
-    kept = len(everything[0]) - options.validation
+    held_out = preset.validation if options.validation is None else options.validation
+    kept = len(everything[0]) - held_out
     training = tuple(array[:kept][: options.examples] for array in everything)
-    validation = tuple(array[kept:] for array in everything) if options.validation else None
+    validation = tuple(array[kept:] for array in everything) if held_out else None
     test = tuple(array[: options.examples] for array in test)
 
     steps = epochs * -(-len(training[0]) // preset.batch_size)

@@ -35,6 +35,25 @@ def torch_mlp(inputs: int, *widths: int, dropout: float = 0.0, adam: bool = Fals
     return build
 
 
+def torch_lenet():
+    """`jaxbp.lenet()` in PyTorch, with the relu after the pooling there too."""
+    import torch
+
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 32, 5, padding=2),
+        torch.nn.MaxPool2d(2),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(32, 64, 5, padding=2),
+        torch.nn.MaxPool2d(2),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(7 * 7 * 64, 256),
+        torch.nn.ReLU(),
+        torch.nn.Linear(256, 10),
+    )
+    return module, lambda parameters: torch.optim.SGD(parameters, lr=1e-3)
+
+
 SGD, ADAM = optax.sgd(1e-3), optax.adam(1e-3)
 WIDTHS = (800, 800, 10)
 
@@ -50,5 +69,10 @@ WORKLOADS: dict[str, TrainingStep | LayerGradients] = {
             (128, 784),
             torch_mlp(784, *WIDTHS, dropout=0.5, adam=True),
         ),
+        TrainingStep("lenet-sgd", jaxbp.lenet(), SGD, (128, 28, 28, 1), torch_lenet),
+        TrainingStep("resnet20-sgd", jaxbp.resnet(), SGD, (32, 32, 32, 3)),
+        LayerGradients("max-pool 2x2, gradient", jaxbp.MaxPool((2, 2)), (128, 28, 28, 32)),
+        LayerGradients("max-pool 2x2, with forward", jaxbp.MaxPool((2, 2)), (128, 28, 28, 32), with_forward=True),
+        LayerGradients("transposed conv 4x4, stride 2", jaxbp.ConvTranspose(16, (4, 4), stride=2), (32, 14, 14, 32)),
     ]
 }
