@@ -65,3 +65,16 @@ class Orthogonal:
             key, inputs, (*leading, outputs // inputs), jnp.promote_types(dtype, jnp.float32)
         )
         return jnp.moveaxis(blocks, -3, -2).reshape(shape).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A deviation of its own, whatever the shape: for tables of rows that are looked up, not summed over.
+
+    Source: 0.02 is that of Radford et al., GPT-2 (2019).
+    """
+
+    deviation: float = 0.02
+
+    def __call__(self, key, shape, dtype):
+        return self.deviation * jax.random.normal(key, shape, dtype)

@@ -3,7 +3,7 @@
 Let n run over examples, h over heads, t over queries, s over keys, d over the D features of a head, and c = 1/√D.
 In one head of one example, with z = -∞ where t may not look at s:
 
-    z[t,s] = c Σ_d q[t,d] k[s,d]       p[t,s] = e^(z[t,s] - ℓ[t]),  ℓ[t] = log Σ_s e^z[t,s]       y[t,d] = Σ_s p[t,s] v[s,d]
+    z[t,s] = c Σ_d q[t,d] k[s,d]     p[t,s] = e^(z[t,s] - ℓ[t]),  ℓ[t] = log Σ_s e^z[t,s]     y[t,d] = Σ_s p[t,s] v[s,d]
 
 With g = ∂J/∂y, each value gets the errors of those who looked at it, and each weight p what its value would have done
 against the error:
@@ -16,8 +16,8 @@ Through the softmax of row t, with D[t] = Σ_s p[t,s] ∂J/∂p[t,s] = Σ_d g[t,
     ∂J/∂q[t,d] = c Σ_s ∂J/∂z[t,s] k[s,d]                      ∂J/∂k[s,d] = c Σ_t ∂J/∂z[t,s] q[t,d]
 
 `PlainAttention` is these lines. It keeps the weights p, T² numbers a head: good to look at. `Attention` keeps y and ℓ,
-from which a row of p and D[t] follow again. It takes some queries at a time, there and back, and no more of p than these
-rows ever exists. Of a causal mask's empty half it leaves out most.
+from which a row of p and D[t] follow again. It takes some queries at a time, there and back, and no more of p than
+these rows ever exists. Of a causal mask's empty half it leaves out most.
 
 A query that may look at nothing has y = 0, and no gradient.
 
@@ -27,13 +27,14 @@ Sources: Vaswani et al., arXiv 1706.03762, eq. 1; Rabe & Staats, arXiv 2112.0568
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxbp.layer import Layer, LayerError, contract, describe, require_floating
 
@@ -56,7 +57,7 @@ class Heads(NamedTuple):
 
 @dataclass(frozen=True)
 class PlainAttention(Layer):
-    """Maps `Heads` to y [n, t, h, d], as the textbook writes it; the residuals begin with the weights p [n, k, g, t, s].
+    """Maps `Heads` to y [n, t, h, d] as the textbook writes it; the residuals begin with the weights p [n, k, g, t, s].
 
     Args:
         causal: query t looks at the keys s ≤ t alone.
@@ -77,7 +78,7 @@ class PlainAttention(Layer):
         return joined(y), (p, q, k, v, mask, rng)
 
     def input_gradient(self, params, residuals, g: Float[Array, "n t h d"]) -> Heads:
-        p, q, k, v, mask, rng = residuals
+        p, q, k, v, _, rng = residuals
         dq, dk, dv = self._gradients(q, k, v, p, parted(g, k.shape[1]), None, rng, 0)
         return Heads(joined(dq), *(jnp.swapaxes(d, 1, 2).astype(k.dtype) for d in (dk, dv)))
 
@@ -158,7 +159,7 @@ class Attention(PlainAttention):
         count = self.rows or max(1, WEIGHTS_AT_ONCE // (q.size // (t * q.shape[-1]) * s))
         stripes = min(STRIPES, -(-t // count)) if self.causal else 1
         edges, found = [t * i // stripes for i in range(stripes + 1)], []
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges):
             keys = min(stop, s) if self.causal else s
             carry, rows = scan_rows(some, carry, start, stop, min(count, stop - start), keys)
             found.append(rows)
@@ -201,7 +202,7 @@ def softmax(z: Float[Array, "n k g t s"]) -> tuple[Float[Array, "n k g t s"], Fl
 
 
 def arranged(layer: Layer, x: Heads) -> tuple[Array, Array, Array, Array | None]:
-    """query [n, k, g, t, d], key and value [n, k, s, d], mask [n, 1 or k, 1 or g, 1 or t, s]; g = h / k queries a group."""
+    """query [n, k, g, t, d], key and value [n, k, s, d], mask [n, 1 or k, 1 or g, 1 or t, s], with g = h / k."""
     require_heads(layer, x)
     q, k, v, mask = x
     groups = k.shape[2]
@@ -246,7 +247,7 @@ def require_heads(layer: Layer, x: Heads) -> None:
     ):
         raise LayerError(
             layer,
-            f"expected query [n, t, h, d], key and value [n, s, k, d], got {describe(q)}, {describe(k)} and {describe(v)}",
+            f"expected query [n, t, h, d], key and value [n, s, k, d], got {describe((q, k, v))}",
         )
     n, t, h, _ = q.shape
     s, groups = k.shape[1:3]

@@ -106,12 +106,8 @@ class Loss:
         targets = jnp.asarray(targets)
         self.require(outputs, targets)
         losses, residuals = self.per_example(outputs, targets)
-        weights = self.weigh(outputs, targets, weights)
-        total = jnp.sum(weights) if total is None else total
-        if is_concrete(total) and not total > 0:
-            raise ValueError(f"{self}: no example counts: the weights add up to {total}")
-        total = jnp.where(total == 0, 1, total)  # under jit a batch of padding alone costs nothing, and teaches nothing
-        return jnp.sum(weights * losses) / total, (residuals, weights / total, outputs[:0])
+        share = shares(self, self.weigh(outputs, targets, weights), total)
+        return jnp.sum(share * losses), (residuals, share, outputs[:0])
 
     def backward(self, residuals: PyTree) -> Float[Array, "n ..."]:
         """g = ∂J/∂outputs, the delta that the sweep begins with."""
@@ -135,6 +131,16 @@ class Loss:
 
     def __str__(self) -> str:
         return constructor_call(self)
+
+
+def shares(loss: Loss, weights: Array, total: Array | None) -> Array:
+    """Each loss's share of the mean, w / Σ w, or w / total where that is given."""
+    total = jnp.sum(weights) if total is None else total
+    if is_concrete(total) and not total > 0:
+        raise ValueError(f"{loss}: no example counts: the weights add up to {total}")
+    return weights / jnp.where(
+        total == 0, 1, total
+    )  # under jit a batch of padding alone costs nothing, teaches nothing
 
 
 def wide(x: ArrayLike):

@@ -1,0 +1,166 @@
+"""The output matrix and the softmax cross-entropy as one, the logits never whole.
+
+Let n run over tokens, f over features, w over the vocabulary of size V; h is what the network made of the tokens, W the
+output matrix, y the labels, s the smoothing, ζ the z-loss, C the soft cap (none: z = u):
+
+    u[n,w] = Σ_f h[n,f] W[w,f]        z = C tanh(u / C)        ℓ[n] = log Σ_w e^z[n,w]
+    l[n]   = ℓ[n] - (1 - s) z[n,y[n]] - s/V Σ_w z[n,w] + ζ ℓ[n]²
+
+With p = e^(z - ℓ), and r[n] the token's share of the mean,
+
+    ∂l[n]/∂z[n,w] = (1 + 2 ζ ℓ[n]) p[n,w] - (1 - s) [w = y[n]] - s/V        ∂z/∂u = 1 - (z / C)²
+    ∂J/∂h[n,f] = r[n] Σ_w ∂l[n]/∂u[n,w] W[w,f]                              ∂J/∂W[w,f] = Σ_n r[n] ∂l[n]/∂u[n,w] h[n,f]
+
+Each token's line is complete in itself. So tokens are taken some at a time, and while their logits are at hand both
+gradients are taken too: nothing is computed twice, and the residuals are the gradients themselves. What is summed over
+tokens is summed in float32.
+
+Sources: Chowdhery et al., PaLM, arXiv 2204.02311 (z-loss); Bello et al., arXiv 1611.09940 (cap); Hsu et al., Liger
+Kernel, arXiv 2410.10989 (gradients while the logits are there).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxbp.layer import contract, describe
+from jaxbp.losses.classification import SoftmaxCrossEntropy
+from jaxbp.losses.loss import Loss, expand, shares, wide
+from jaxbp.projection import Projection
+
+LOGITS_AT_ONCE = 2**23  # so many numbers exist at a time
+
+
+@dataclass(frozen=True)
+class LinearCrossEntropy(Loss):
+    """From `Projection`(hidden [n, ..., f], weight [V, f]); targets are integer labels [n, ...].
+
+    Each label counts as one. Weights are one number an example, or one a label.
+
+    Args:
+        smoothing: the share s of the target that goes to all words alike, 0 ≤ s < 1.
+        ignored_label: an integer label that does not count, such as padding's.
+        z_loss: ζ ≥ 0, which keeps ℓ near zero.
+        soft_cap: C > 0, beyond which no logit grows; None: none.
+        tokens: how many at a time; None: so many that about eight million logits exist at once.
+    """
+
+    smoothing: float = 0.0
+    ignored_label: int | None = None
+    z_loss: float = 0.0
+    soft_cap: float | None = None
+    tokens: int | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.smoothing < 1 or not self.z_loss >= 0 or not (self.soft_cap is None or self.soft_cap > 0):
+            raise ValueError(f"{self}: expected 0 <= smoothing < 1, z_loss >= 0 and a positive soft_cap or None")
+
+    def forward(self, outputs, targets, weights=None, total=None) -> tuple[Float[Array, ""], PyTree]:
+        """The weighted mean loss, and the gradients that `backward` gives; see `Loss.forward`."""
+        self.require(outputs, targets := jnp.asarray(targets))
+        hidden, weight = outputs
+        share = shares(self, self.weigh(outputs, targets, weights), total)
+        h, y, r = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), share.reshape(-1)
+
+        def some(carry, first, count):
+            value, dw = carry
+            h_, y_, r_ = (lax.dynamic_slice_in_dim(x, first, count) for x in (h, y, r))
+            z = self._logits(h_, weight)
+            losses, dz = self._lines(z, y_)
+            if self.soft_cap is not None:
+                dz = dz * (1 - jnp.square(z / self.soft_cap))
+            dz = (r_[:, None] * dz).astype(weight.dtype)
+            dw = dw + contract("nw,nf->wf", dz, h_, dtype=dw.dtype)
+            return (value + jnp.sum(r_ * losses), dw), contract("nw,wf->nf", dz, weight, dtype=hidden.dtype)
+
+        zeros = jnp.zeros((), r.dtype), jnp.zeros(weight.shape, wide(weight))
+        (value, dw), dh = self._by_tokens(some, zeros, h, weight)
+        return value, Projection(dh.reshape(hidden.shape), dw.astype(weight.dtype))
+
+    def backward(self, residuals: Projection) -> Projection:
+        """∂J/∂hidden and ∂J/∂weight."""
+        return residuals
+
+    def per_example(self, outputs, targets):
+        """The losses [n, ...], one a label."""
+        return self._each(outputs, targets, lambda z, y: self._lines(z, y)[0]), ()
+
+    def metrics(self, outputs, targets):
+        return {"accuracy": self._each(outputs, targets, lambda z, y: (jnp.argmax(z, -1) == y).astype(z.dtype))}
+
+    def require(self, outputs, targets):
+        if not isinstance(outputs, Projection):
+            raise TypeError(
+                f"{self}: expected a Projection(hidden, weight), got {describe(outputs)}; see TiedEmbedding"
+            )
+        hidden, weight = outputs
+        if not jnp.issubdtype(targets.dtype, jnp.integer):
+            raise TypeError(f"{self}: expected integer labels, got {describe(targets)}")
+        logits = jax.ShapeDtypeStruct((*hidden.shape[:-1], weight.shape[0]), hidden.dtype)
+        self._plain().require(logits, targets)
+
+    def counted(self, outputs, targets):
+        return self._plain().counted(jax.ShapeDtypeStruct((*targets.shape, 1), outputs.hidden.dtype), targets)
+
+    def weigh(self, outputs, targets, weights=None):
+        counted = self.counted(outputs, targets)
+        if weights is None:
+            return counted
+        weights = jnp.asarray(weights, counted.dtype)
+        if weights.shape not in (targets.shape[:1], targets.shape):
+            raise ValueError(
+                f"{self}: expected one weight an example or a label of {describe(targets)}, got {describe(weights)}"
+            )
+        return counted * expand(weights, counted.ndim)
+
+    def _plain(self):
+        return SoftmaxCrossEntropy(self.smoothing, self.ignored_label)
+
+    def _logits(self, h, weight):
+        u = contract("nf,wf->nw", h, weight, dtype=wide(h))
+        return u if self.soft_cap is None else self.soft_cap * jnp.tanh(u / self.soft_cap)
+
+    def _lines(self, z: Float[Array, "n w"], y: Int[Array, " n"]):
+        """l [n] and ∂l/∂z [n, w]."""
+        words = z.shape[-1]
+        highest = lax.stop_gradient(jnp.max(z, -1, keepdims=True))
+        e = jnp.exp(z - highest)
+        total = jnp.sum(e, -1, keepdims=True)
+        log_sum = (highest + jnp.log(total))[:, 0]
+        at_label = jnp.take_along_axis(z, jnp.clip(y, 0, words - 1)[:, None], -1)[:, 0]
+        if self.ignored_label is None:
+            out = (y < 0) | (y >= words)
+        else:
+            out = ((y < 0) | (y >= words)) & (y != self.ignored_label)
+        at_label = jnp.where(out, jnp.nan, at_label)  # under jit a label out of range shows
+        losses = log_sum - (1 - self.smoothing) * at_label + self.z_loss * jnp.square(log_sum)
+        dz = (1 + 2 * self.z_loss * log_sum)[:, None] * e / total
+        dz = dz.at[jnp.arange(len(y)), y].add(-(1 - self.smoothing), mode="drop")
+        if self.smoothing:
+            losses, dz = losses - self.smoothing * jnp.mean(z, -1), dz - self.smoothing / words
+        return losses, dz
+
+    def _each(self, outputs, targets, line):
+        """line(z, y) of every token, shaped like the targets."""
+        hidden, weight = outputs
+        h, y = hidden.reshape(-1, hidden.shape[-1]), jnp.asarray(targets).reshape(-1)
+
+        def some(_, first, count):
+            h_, y_ = (lax.dynamic_slice_in_dim(x, first, count) for x in (h, y))
+            return None, line(self._logits(h_, weight), y_)
+
+        return self._by_tokens(some, None, h, weight)[1].reshape(targets.shape)
+
+    def _by_tokens(self, some, carry, h, weight):
+        """Runs `some(carry, first, count) -> (carry, rows)` over all tokens; the rows joined."""
+        size = min(len(h), self.tokens or max(1, LOGITS_AT_ONCE // len(weight)))
+        blocks, left = divmod(len(h), size)
+        carry, rows = lax.scan(lambda carry, first: some(carry, first, size), carry, size * jnp.arange(blocks))
+        rows = rows.reshape(-1, *rows.shape[2:])
+        if left:
+            carry, rest = some(carry, len(h) - left, left)
+            rows = jnp.concatenate([rows, rest])
+        return carry, rows
