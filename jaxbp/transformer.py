@@ -24,7 +24,7 @@ def encoder_block(
     causal: bool = False,
     dropout: float = 0.0,
     post_norm: bool = False,
-    activation: Layer = Gelu(),  # noqa: B008, a frozen value
+    activation: Layer = Gelu(),
     rotary: bool = False,
     bias: bool = True,
 ) -> Serial:
@@ -56,7 +56,7 @@ def decoder_block(
     *,
     dropout: float = 0.0,
     post_norm: bool = False,
-    activation: Layer = Gelu(),  # noqa: B008, a frozen value
+    activation: Layer = Gelu(),
     rotary: bool = False,
     bias: bool = True,
 ) -> Serial:
