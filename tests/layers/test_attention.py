@@ -1,0 +1,158 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxbp
+from jaxbp import Attention, Context, Heads, LayerError, MultiHeadAttention, PlainAttention, Sequences
+from tests.arrays import normal
+
+KEY = jax.random.key(0)
+N, T, S, D = 2, 5, 3, 2
+
+
+def heads(t=T, s=T, h=4, k=2, mask=None, d=D):
+    return Heads(normal(N, t, h, d), normal(N, s, k, d, seed=1), normal(N, s, k, d, seed=2), mask)
+
+
+def mask(*shape):
+    """Some allowed and some not; the first query of the first example may look at nothing where queries differ."""
+    allowed = np.random.default_rng(0).random(shape) > 0.4
+    if len(shape) > 2:
+        allowed[0, ..., 0, :] = False
+    return jnp.asarray(allowed)
+
+
+MASKS = {
+    "free": (False, heads()),
+    "causal": (True, heads()),
+    "keys": (False, heads(mask=mask(N, T))),
+    "causal and pairs": (True, heads(mask=mask(N, T, T))),
+    "heads": (False, heads(s=S, mask=mask(N, 4, T, S))),
+    "cross": (False, heads(s=S, h=2)),
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", [PlainAttention, lambda causal: Attention(causal, rows=2)], ids=["plain", "lean"])
+def test_both_forms_obey_the_layer_laws(kind, causal):
+    jaxbp.check_layer(kind(causal), heads(t=3, s=3, h=2, k=1, mask=mask(N, 3, 3)))
+
+
+@pytest.mark.parametrize(("causal", "x"), MASKS.values(), ids=MASKS)
+def test_both_forms_agree_with_autodiff_of_the_plain_one_under_every_mask(causal, x):
+    plain, lean = PlainAttention(causal), Attention(causal, rows=2)
+    with jax.enable_x64(True):
+        *arrays, mask = jax.tree.map(lambda a: a if a.dtype == bool else a.astype(float), x)
+        g = normal(*arrays[0].shape, seed=3, dtype=float)
+
+        @jax.jit
+        def run(arrays):
+            found = []
+            for layer in (plain, lean):
+                y, residuals = layer.forward((), Heads(*arrays, mask))
+                found.append((y, *layer.input_gradient((), residuals, g)[:3]))
+            y, pull_back = jax.vjp(lambda arrays: plain.forward((), Heads(*arrays, mask))[0], arrays)
+            return *found, (y, *pull_back(g)[0])
+
+        ours, leaner, true = run(arrays)
+    for a, b, c in zip(ours, leaner, true, strict=True):
+        np.testing.assert_allclose(a, c, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(b, c, rtol=1e-10, atol=1e-12)
+
+
+def test_attention_worked_by_hand():
+    """Two keys, equally good: y is the values' mean; g = 1 asks v[1] for twice as much as v[0]'s, so z[1] rises."""
+    x = Heads(jnp.zeros((1, 1, 1, 1)), jnp.array([[[[1.0]], [[-1.0]]]]), jnp.array([[[[2.0]], [[6.0]]]]))
+    y, residuals = Attention().forward((), x)
+    assert y == 4
+    np.testing.assert_allclose(residuals[5], np.log(2), rtol=1e-6)
+    d = Attention().input_gradient((), residuals, jnp.ones((1, 1, 1, 1)))
+    np.testing.assert_allclose(d.value[0, :, 0, 0], [0.5, 0.5])
+    # ∂J/∂z = p (v - y) = (-1, 1), so ∂J/∂q = Σ ∂J/∂z k = -2, and ∂J/∂k = ∂J/∂z q = 0
+    np.testing.assert_allclose(d.query, [[[[-2.0]]]])
+    np.testing.assert_allclose(d.key, 0)
+
+
+def test_a_query_that_may_look_at_nothing_gives_zero_and_no_gradient():
+    for layer in (PlainAttention(), Attention(rows=2)):
+        y, residuals = layer.forward((), heads(mask=jnp.zeros((N, T), bool)))
+        d = layer.input_gradient((), residuals, normal(*y.shape))
+        assert not y.any()
+        assert not any(a.any() for a in jax.tree.leaves(d))
+
+
+def test_a_causal_mask_lets_no_gradient_reach_what_comes_after():
+    layer = MultiHeadAttention(4, 2, causal=True, rotary=True)
+    x = normal(1, T, 4)
+    params = layer.init(KEY, x)
+    _, residuals = layer.forward(params, x)
+    for t in range(T):
+        dx, _ = jaxbp.sweep(layer, params, residuals, jnp.zeros_like(x).at[:, t].set(1.0))
+        assert dx[:, : t + 1].any()
+        assert not dx[:, t + 1 :].any()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [MultiHeadAttention(4, 2), MultiHeadAttention(4, 2, causal=True, shared=2, rotary=True, bias=False)],
+    ids=str,
+)
+def test_multi_head_attention_obeys_the_layer_laws(layer):
+    jaxbp.check_layer(layer, Sequences(normal(N, 3, 4), jnp.array([2, 3])))
+
+
+def test_attention_on_a_memory_obeys_the_layer_laws():
+    memory = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
+    jaxbp.check_layer(MultiHeadAttention(4, 2), Context(normal(N, 3, 4), memory))
+
+
+def test_padding_changes_nothing():
+    layer = MultiHeadAttention(4, 2)
+    with jax.enable_x64(True):
+        x, g = normal(N, 3, 4, dtype=float), normal(N, 3, 4, seed=1, dtype=float)
+        params = jax.tree.map(lambda a: a.astype(float), layer.init(KEY, x))
+        lengths = jnp.array([3, 2])
+
+        def run(extra):
+            longer = lambda a: jnp.pad(a, ((0, 0), (0, extra), (0, 0)))  # noqa: E731
+            y, residuals = layer.forward(params, Sequences(longer(x) + (extra > 0) * 0.0, lengths))
+            real = (jnp.arange(3 + extra) < lengths[:, None])[..., None]
+            dx, dparams = jaxbp.sweep(layer, params, residuals, Sequences(jnp.where(real, longer(g), 0)))
+            return jnp.where(real, y.values, 0)[:, :3], dx.values[:, :3], dparams
+
+        for a, b in zip(jax.tree.leaves(run(0)), jax.tree.leaves(run(4)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_dropout_of_weights_is_drawn_again_on_the_way_back():
+    jaxbp.check_layer(Attention(dropout=0.5, rows=2), heads(t=3, s=3, h=1, k=1), rng=KEY)
+
+
+WRONG = {
+    "no heads": (Attention(), normal(N, T, D), r"expected Heads\(query, key, value, mask\), got float32"),
+    "rank": (Attention(), Heads(*[normal(N, T, D)] * 3), r"expected query \[n, t, h, d\]"),
+    "sharing": (Attention(), heads(h=3), "2 must divide 3"),
+    "causal": (Attention(True), heads(s=S), "as many queries as keys, got 5 and 3"),
+    "mask": (Attention(), heads(mask=jnp.ones((N, S), bool)), r"expected a mask bool\[2, 5\].* got bool\[2, 3\]"),
+    "mask of numbers": (Attention(), heads(mask=jnp.ones((N, T))), r"got float32\[2, 5\]"),
+    "integers": (Attention(), jax.tree.map(lambda a: a.astype(int), heads()), "floating-point"),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("layer", "x", "message"), WRONG.values(), ids=WRONG)
+def test_what_does_not_fit_is_refused(layer, x, message):
+    with pytest.raises(LayerError, match=message):
+        jaxbp.Serial(layer).forward(((),), x)
+
+
+def test_heads_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="3 heads must divide 4 features"):
+        MultiHeadAttention(4, 3)
+    with pytest.raises(ValueError, match="groups of 3 heads must divide 4 heads"):
+        MultiHeadAttention(8, 4, shared=3)
+    with pytest.raises(ValueError, match="even size, not 1"):
+        MultiHeadAttention(4, 4, rotary=True)
+    with pytest.raises(ValueError, match="0 <= dropout < 1"):
+        Attention(dropout=1.0)
