@@ -84,6 +84,7 @@ class Recurrent(TwoHalves):
     recurrent_initializer: Initializer = Orthogonal()
 
     cell = Recurrence
+    input_bias = False
 
     def __post_init__(self):
         name = type(self).__name__
@@ -95,4 +96,4 @@ class Recurrent(TwoHalves):
     @property
     def children(self):
         cell = self.cell(self.outputs, self.last, self.from_end, self.dropout, self.recurrent_initializer)
-        return {"input": Dense(cell.gates * self.outputs, initializer=self.initializer), "recurrent": cell}
+        return {"input": Dense(cell.gates * self.outputs, self.input_bias, self.initializer), "recurrent": cell}
