@@ -169,13 +169,13 @@ def _judge_loss(run, outputs, examples, tolerance) -> tuple[Finding, PyTree]:
         g = run.loss.backward(run.value(outputs)[1])
     except Exception as error:
         return Finding("loss", str(run.loss), "delta", whole=float("inf"), mistake=raised(error)), None
-    error, mistake = relative_error(g, true, 0.0), None
+    error, mistake = relative_error(as_one(g), as_one(true), 0.0), None
     if error > tolerance:
         candidates = {}
         if run.weights is not None:
             unweighted = jax.grad(lambda y: run.value(y, weighted=False)[0])(outputs)
-            candidates["the weights per example are left out"] = unweighted
-        mistake = likely_mistake(g, true, examples, candidates)
+            candidates["the weights per example are left out"] = as_one(unweighted)
+        mistake = likely_mistake(as_one(g), as_one(true), examples, candidates)
     return Finding("loss", str(run.loss), "delta", whole=error, mistake=mistake), g
 
 
@@ -222,6 +222,12 @@ def turns(model: Layer, path: str, tree: PyTree) -> list[PyTree]:
         return [tree]
     flat = jax.tree.map(lambda a: a.reshape(prod(a.shape[:depth]), *a.shape[depth:]), tree)
     return [jax.tree.map(lambda a, i=i: a[i], flat) for i in range(jax.tree.leaves(flat)[0].shape[0])]
+
+
+def as_one(tree: PyTree) -> Array:
+    """An array as it is; the arrays of a tree one behind the other."""
+    arrays = jax.tree.leaves(tree)
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate([a.ravel() for a in arrays])
 
 
 def _tree_error(a: PyTree, b: PyTree, floor: float) -> float:

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from jaxbp.layer import Layer, LayerError, contract, describe, require_floating
 
@@ -179,7 +179,7 @@ def scan_rows(some, carry, start, stop, count, keys):
     return carry, rows
 
 
-def at(x: Float[Array, "n k g t d"], first: Any, count: int) -> Float[Array, "n k g rows d"]:
+def at(x: Shaped[Array, "n k g t d"], first: Any, count: int) -> Shaped[Array, "n k g rows d"]:
     """Some of the queries."""
     return lax.dynamic_slice_in_dim(x, first, count, 3)
 

@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxbp.initializers import Initializer, Normal
 from jaxbp.layer import ArrayLike, Layer, LayerError, Params, contract, describe, is_concrete, require_positive
@@ -78,7 +78,7 @@ class TiedEmbedding(Layer):
     """Maps (tokens, hidden) to (embedded, logits): the same rows at both ends of a network.
 
     tokens: [n, t], or a tree of such arrays; embedded: likewise with features. hidden: [n, s, features]; logits: [n, s,
-    vocabulary]. A network calls the two ends by `look_up` and `project`, and comes here for the gradient of both.
+    vocabulary]. See `language_model.py` for the network between the two ends.
 
     Args:
         vocabulary: how many tokens there are.
@@ -98,35 +98,26 @@ class TiedEmbedding(Layer):
     def init(self, key, x):
         return {"weight": self.initializer(key, (self.vocabulary, self.features), jnp.float32)}
 
-    def look_up(self, params: Params, tokens: PyTree) -> PyTree:
-        """The first end."""
-        require_table(self, params)
-        jax.tree.map(lambda x: require_tokens(self, x), tokens)
-        return jax.tree.map(lambda x: rows_of(params["weight"], x), tokens)
-
-    def project(self, params: Params, hidden: Float[Array, "n *s f"]) -> Array | Projection:
-        """The other end."""
-        if not self.whole:
-            return Projection(hidden, params["weight"])
-        return contract("...f,wf->...w", hidden, params["weight"], dtype=hidden.dtype)
-
     def forward(self, params, x, rng=None):
         tokens, hidden = x
-        return (self.look_up(params, tokens), self.project(params, hidden)), x
+        require_table(self, params)
+        jax.tree.map(lambda x: require_tokens(self, x), tokens)
+        weight = params["weight"]
+        embedded = jax.tree.map(lambda x: rows_of(weight, x), tokens)
+        if not self.whole:
+            return (embedded, Projection(hidden, weight)), x
+        return (embedded, contract("...f,wf->...w", hidden, weight, dtype=jnp.result_type(hidden, weight))), x
 
     def input_gradient(self, params, x, g):
-        tokens, _ = x
-        return jax.tree.map(lambda _: None, tokens), self.hidden_gradient(params, g[1])
-
-    def hidden_gradient(self, params: Params, g: Array | Projection) -> Float[Array, "n *s f"]:
-        """∂J/∂h, from what arrives at the second end."""
-        return contract("...w,wf->...f", g, params["weight"], dtype=params["weight"].dtype) if self.whole else g.hidden
+        (tokens, hidden), (_, above) = x, g
+        dh = contract("...w,wf->...f", above, params["weight"], dtype=hidden.dtype) if self.whole else above.hidden
+        return jax.tree.map(lambda _: None, tokens), dh
 
     def param_gradient(self, params, x, g):
         (tokens, hidden), (below, above) = x, g
         weight = params["weight"]
-        total = contract("...w,...f->wf", above, hidden, dtype=jnp.float32) if self.whole else above.weight
-        total = total.astype(jnp.promote_types(weight.dtype, jnp.float32))
+        wide = jnp.promote_types(weight.dtype, jnp.float32)
+        total = contract("...w,...f->wf", above, hidden, dtype=wide) if self.whole else above.weight.astype(wide)
         for x, g in zip(jax.tree.leaves(tokens), jax.tree.leaves(below), strict=True):
             total = add_rows(x, g, total)
         return {"weight": total.astype(weight.dtype)}

@@ -1,75 +1,170 @@
-"""A language model whose words are the same at both ends: a model that is no tree.
+"""Models for text whose words are the same at both ends: models that are no trees.
 
-    e = W[x]          h = body(e)          z = h Wᵀ, logits of the word that follows each position
+    language model      e = W[x]                  h = body(e)                                  z = h Wᵀ
+    encoder–decoder     (d, e) = W[(x, y)]        h = decoder(e, memory), memory = encoder(d)  z = h Wᵀ
 
-W is used twice, so its gradient is a sum of two: what comes through the logits at the top, and what comes back through
-the body to the rows at the bottom (see `embedding.py`). The delta goes from the top straight into the body, and the
-embedding is visited last, when both of its deltas are known.
+W is used more than once, so its gradient is a sum: what comes by the logits z at the top, and what comes back through
+the network to the rows that were looked up (see `TiedEmbedding`). The delta passes the embedding twice. On its way in
+it enters by the logits alone, and takes ∂J/∂h = ∂J/∂z W along; when it has been through the network, the deltas of
+both ends are known, and the embedding is visited with both:
 
-    ∂J/∂h = ∂J/∂z W          ∂J/∂e by the body's own sweep          ∂J/∂W from (∂J/∂e, ∂J/∂z), at one site
+    ∂J/∂z  →  ∂J/∂h  →  through the body  →  ∂J/∂e            (∂J/∂e, ∂J/∂z)  →  ∂J/∂W
 
 Source: Press & Wolf, arXiv 1608.05859.
 """
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import jax
-from jaxtyping import Int, PyTree
+import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from jaxbp.layer import Layer, located
+from jaxbp.initializers import Initializer, Normal
+from jaxbp.layer import Layer, LayerError, describe, located
 from jaxbp.layers.embedding import TiedEmbedding
+from jaxbp.layers.multi_head import Context
 from jaxbp.layers.sequences import Sequences, values_of, with_values
 from jaxbp.reverse import Composite, part
 
 
+class _Tied(Composite):
+    """What both share: the embedding at both ends of a network that a subclass runs by `run` and `run_back`."""
+
+    def run(self, call, embedded: PyTree) -> Any:
+        """h [n, t, f] from the embedded tokens; `call(name, x) -> y` runs a child."""
+        raise NotImplementedError
+
+    def run_back(self, back, like: PyTree, dh: Any) -> PyTree:
+        """∂J/∂embedded from ∂J/∂h; `back(name, g) -> ∂J/∂x` goes through a child."""
+        raise NotImplementedError
+
+    def rebuild(self, children):
+        return dataclasses.replace(self, inside=tuple(children.items()))
+
+    def forward(self, params, x, rng=None):
+        residuals, children = {}, self.children
+        names = [name for name in children if name != "embedding"]
+        keys = dict(zip(names, [None] * len(names) if rng is None else jax.random.split(rng, len(names)), strict=True))
+
+        def call(name, x):
+            with located(name):
+                y, residuals[name] = children[name].forward(part(params, name), x, keys.get(name))
+            return y
+
+        tokens = jax.tree.map(values_of, x, is_leaf=is_sequences)
+        last = jax.tree.leaves(tokens)[-1]  # of an encoder–decoder, the target
+        (embedded, _) = call("embedding", (tokens, jnp.zeros((*last.shape, self.features))))
+        h = values_of(self.run(call, jax.tree.map(with_values, x, embedded, is_leaf=is_sequences)))
+        (_, z) = call("embedding", (tokens, h))
+        return z, residuals | {"like": jax.tree.map(lambda a: a[:0], x), "none": jax.tree.map(jnp.zeros_like, embedded)}
+
+    def reverse(self, walk, params, feedback, residuals, g):
+        collected, like = {}, residuals["like"]
+
+        def back(name, g):
+            dx, collected[name] = walk(name, part(params, name), part(feedback, name), part(residuals, name), g)
+            return dx
+
+        _, dh = back("embedding", (residuals["none"], g))
+        d = self.run_back(back, like, dh)
+        back("embedding", (jax.tree.map(values_of, d, is_leaf=is_sequences), g))
+        return jax.tree.map(lambda _: None, like), {name: collected[name] for name in self.children}
+
+
 @dataclass(frozen=True)
-class LanguageModel(Composite):
-    """Maps tokens [n, t], or `Sequences` of them, to logits [n, t, vocabulary] (or a `Projection`, see TiedEmbedding).
+class LanguageModel(_Tied):
+    """Maps tokens [n, t], or `Sequences` of them, to logits [n, t, vocabulary] of the token that follows.
 
     Args:
-        embedding: the tied embedding; with whole=False the model ends in `LinearCrossEntropy`.
-        body: from [n, t, features] to [n, t, features]: positions, blocks, a last normalisation.
+        vocabulary: how many tokens there are.
+        features: numbers a token.
+        body: from [n, t, features] to [n, t, features]: positions, causal blocks, a last normalisation.
+        whole: give the logits; else a `Projection`, for `LinearCrossEntropy`.
+        initializer: draws the embedding.
+        inside: other layers in place of these, by name, as `rebuild` puts them there.
     """
 
-    embedding: TiedEmbedding
+    vocabulary: int
+    features: int
     body: Layer
+    whole: bool = True
+    initializer: Initializer = Normal()
+    inside: tuple[tuple[str, Layer], ...] = ()
 
     @property
     def children(self):
-        return {"embedding": self.embedding, "body": self.body}
-
-    def rebuild(self, children):
-        return LanguageModel(**children)
+        tied = TiedEmbedding(self.vocabulary, self.features, self.whole, self.initializer)
+        return dict(self.inside) or {"embedding": tied, "body": self.body}
 
     def init(self, key, x):
         keys = jax.random.split(key)
-        with located("embedding"):
-            embedding = self.embedding.init(keys[0], x)
-        embedded = jax.eval_shape(lambda p, x: self._look_up(p, x), embedding, x)
         with located("body"):
-            return {"embedding": embedding, "body": self.body.init(keys[1], embedded)}
+            embedded = with_values(x, jax.ShapeDtypeStruct((*values_of(x).shape, self.features), jnp.float32))
+            body = self.body.init(keys[1], embedded)
+        return {"embedding": self.children["embedding"].init(keys[0], x), "body": body}
 
-    def forward(self, params, x: Int[jax.Array, "n t"] | PyTree, rng=None):
-        with located("embedding"):
-            embedded = self._look_up(part(params, "embedding"), x)
-        with located("body"):
-            h, residuals = self.body.forward(part(params, "body"), embedded, rng)
-        with located("embedding"):
-            z = self.embedding.project(params["embedding"], values_of(h))
-        return z, {
-            "embedding": (values_of(x), values_of(h)),
-            "body": residuals,
-            "like": jax.tree.map(lambda a: a[:0], x),
-        }
+    def run(self, call, embedded):
+        return call("body", embedded)
 
-    def reverse(self, walk, params, feedback, residuals, g):
-        used = part(params if feedback is None or feedback["embedding"] is None else feedback, "embedding")
-        dh = self.embedding.hidden_gradient(used, g)
-        dh = Sequences(dh) if isinstance(residuals["like"], Sequences) else dh
-        de, body = walk("body", part(params, "body"), part(feedback, "body"), residuals["body"], dh)
-        trees = part(params, "embedding"), part(feedback, "embedding"), residuals["embedding"]
-        _, embedding = walk("embedding", *trees, (values_of(de), g))
-        return jax.tree.map(lambda _: None, residuals["like"]), {"embedding": embedding, "body": body}
+    def run_back(self, back, like, dh):
+        return back("body", with_values_like(like, dh))
 
-    def _look_up(self, params, x):
-        return with_values(x, self.embedding.look_up(params, values_of(x)))
+
+@dataclass(frozen=True)
+class EncoderDecoder(_Tied):
+    """Maps (source, target), tokens [n, s] and [n, t] or `Sequences` of them, to logits [n, t, vocabulary].
+
+    Args:
+        vocabulary: how many tokens there are, in both languages together.
+        features: numbers a token.
+        encoder: from the embedded source to a memory.
+        decoder: from a `Context` of the embedded target and that memory to [n, t, features].
+        whole: give the logits; else a `Projection`, for `LinearCrossEntropy`.
+        initializer: draws the embedding.
+        inside: other layers in place of these, by name, as `rebuild` puts them there.
+    """
+
+    vocabulary: int
+    features: int
+    encoder: Layer
+    decoder: Layer
+    whole: bool = True
+    initializer: Initializer = Normal()
+    inside: tuple[tuple[str, Layer], ...] = ()
+
+    @property
+    def children(self):
+        tied = TiedEmbedding(self.vocabulary, self.features, self.whole, self.initializer)
+        return dict(self.inside) or {"embedding": tied, "encoder": self.encoder, "decoder": self.decoder}
+
+    def init(self, key, x):
+        if not isinstance(x, tuple) or isinstance(x, Sequences) or len(x) != 2:
+            raise LayerError(self, f"expected (source, target), got {describe(x)}")
+        keys, children = jax.random.split(key, 3), self.children
+        embedded = [with_values(a, jax.ShapeDtypeStruct((*values_of(a).shape, self.features), jnp.float32)) for a in x]
+        with located("encoder"):
+            encoder = children["encoder"].init(keys[1], embedded[0])
+            memory = jax.eval_shape(lambda p, x: children["encoder"].forward(p, x)[0], encoder, embedded[0])
+        with located("decoder"):
+            decoder = children["decoder"].init(keys[2], Context(embedded[1], memory))
+        return {"embedding": children["embedding"].init(keys[0], x), "encoder": encoder, "decoder": decoder}
+
+    def run(self, call, embedded):
+        source, target = embedded
+        return call("decoder", Context(target, call("encoder", source)))
+
+    def run_back(self, back, like, dh):
+        d = back("decoder", with_values_like(like[1], dh))
+        return back("encoder", d.memory), d.x
+
+
+def is_sequences(x: Any) -> bool:
+    """Where to stop in a tree of inputs."""
+    return isinstance(x, Sequences)
+
+
+def with_values_like(kind: PyTree, gradient: Any) -> PyTree:
+    """A gradient in the structure of what it is the gradient of."""
+    return Sequences(gradient) if isinstance(kind, Sequences) else gradient

@@ -124,7 +124,9 @@ class MultiHeadAttention(Composite):
         if self.rotary:
             heads[:2] = map(rotate, heads[:2])
         with located("attention"):
-            y, residuals["attention"] = children["attention"].forward((), Heads(*heads, mask), rng)
+            y, residuals["attention"] = children["attention"].forward(
+                part(params, "attention"), Heads(*heads, mask), rng
+            )
         with located("output"):
             y, residuals["output"] = children["output"].forward(part(params, "output"), y.reshape(*y.shape[:2], -1))
         residuals["input"] = jax.tree.map(lambda a: a[:0], x)  # whether there is a memory, and of what kind

@@ -1,7 +1,16 @@
 """The losses, one file a family."""
 
 from jaxbp.losses.classification import BinaryCrossEntropy, SoftmaxCrossEntropy
+from jaxbp.losses.linear_cross_entropy import LinearCrossEntropy
 from jaxbp.losses.loss import Loss
 from jaxbp.losses.regression import HalfSquaredError, Huber, MeanSquaredError
 
-__all__ = ["BinaryCrossEntropy", "HalfSquaredError", "Huber", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
+__all__ = [
+    "BinaryCrossEntropy",
+    "HalfSquaredError",
+    "Huber",
+    "LinearCrossEntropy",
+    "Loss",
+    "MeanSquaredError",
+    "SoftmaxCrossEntropy",
+]

@@ -4,11 +4,25 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import Attention, Context, Heads, LayerError, MultiHeadAttention, PlainAttention, Sequences
+from jaxbp import (
+    Attention,
+    Context,
+    Heads,
+    LayerError,
+    MultiHeadAttention,
+    Own,
+    PlainAttention,
+    Sequences,
+    Serial,
+    Values,
+    decoder_block,
+    encoder_block,
+)
 from tests.arrays import normal
 
 KEY = jax.random.key(0)
 N, T, S, D = 2, 5, 3, 2
+LENGTHS = jnp.array([2, 3])
 
 
 def heads(t=T, s=T, h=4, k=2, mask=None, d=D):
@@ -33,10 +47,9 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("kind", [PlainAttention, lambda causal: Attention(causal, rows=2)], ids=["plain", "lean"])
-def test_both_forms_obey_the_layer_laws(kind, causal):
-    jaxbp.check_layer(kind(causal), heads(t=3, s=3, h=2, k=1, mask=mask(N, 3, 3)))
+@pytest.mark.parametrize("layer", [PlainAttention(), Attention(causal=True, rows=2)], ids=str)
+def test_both_forms_obey_the_layer_laws(layer):
+    jaxbp.check_layer(layer, heads(t=3, s=3, h=2, k=1, mask=mask(N, 3, 3)))
 
 
 @pytest.mark.parametrize(("causal", "x"), MASKS.values(), ids=MASKS)
@@ -93,18 +106,21 @@ def test_a_causal_mask_lets_no_gradient_reach_what_comes_after():
         assert not dx[:, t + 1 :].any()
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [MultiHeadAttention(4, 2), MultiHeadAttention(4, 2, causal=True, shared=2, rotary=True, bias=False)],
-    ids=str,
-)
-def test_multi_head_attention_obeys_the_layer_laws(layer):
-    jaxbp.check_layer(layer, Sequences(normal(N, 3, 4), jnp.array([2, 3])))
+MEMORY = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
+ATTENDING = {
+    "padding": (MultiHeadAttention(4, 2, shared=2, rotary=True, bias=False), Sequences(normal(N, 3, 4), LENGTHS)),
+    "memory": (MultiHeadAttention(4, 2), Context(normal(N, 3, 4), MEMORY)),
+    "mask": (MultiHeadAttention(4, 2, plain=True), Context(normal(N, 3, 4), None, mask(N, 3, 3))),
+    "encoder": (encoder_block(4, 2, 6), Sequences(normal(N, 3, 4), LENGTHS)),
+    "decoder": (Serial(decoder_block(4, 2, 6, post_norm=True), Own()), Context(normal(N, 3, 4), MEMORY)),
+}
 
 
-def test_attention_on_a_memory_obeys_the_layer_laws():
-    memory = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
-    jaxbp.check_layer(MultiHeadAttention(4, 2), Context(normal(N, 3, 4), memory))
+@pytest.mark.parametrize(("layer", "x"), ATTENDING.values(), ids=ATTENDING)
+def test_attention_within_networks_has_the_gradients_of_autodiff(layer, x):
+    model = Serial(layer, Values())
+    report = jaxbp.check_gradients(model, jaxbp.HalfSquaredError(), model.init(KEY, x), x, normal(N, 3, 4, seed=4), KEY)
+    assert report.ok, report
 
 
 def test_padding_changes_nothing():
