@@ -36,7 +36,8 @@ def exp(x: Float[Array, "*s"]) -> Extended:
     """e^x for x ≤ 0, also for -inf."""
     x = jnp.maximum(x, NEVER)
     e = jnp.maximum(jnp.floor(x * float(np.log2(np.e))), NEVER)
-    # log 2 in two parts, the first of so few digits that its product with e is exact.
+    # log 2 in two parts, the first of so few digits that its product with e is exact; where e is so large that it is
+    # not after all (10^5 and more, or the e of zero), m must still be a float near 1.
     return Extended(jnp.exp(jnp.maximum(x - 0.693359375 * e + 2.121944400546906e-4 * e, -1)), e.astype(jnp.int32))
 
 
