@@ -8,6 +8,7 @@ value, grads = jaxbp.value_and_grad(model, jaxbp.SoftmaxCrossEntropy())(params, 
 from jaxbp.backprop import Quantity, value_and_grad, value_and_quantities
 from jaxbp.check import check_gradients
 from jaxbp.compose import Parallel, Recompute, Repeat, Residual, Serial
+from jaxbp.decoding import Decoded, beam_decode, greedy_decode
 from jaxbp.diverged import Diverged
 from jaxbp.figures import plot_flow
 from jaxbp.initializers import Glorot, He, LeCun
@@ -47,7 +48,16 @@ from jaxbp.layers import (
     Tanh,
 )
 from jaxbp.loop import evaluate, fit, train_epoch
-from jaxbp.losses import BinaryCrossEntropy, HalfSquaredError, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from jaxbp.losses import (
+    CTC,
+    BinaryCrossEntropy,
+    HalfSquaredError,
+    Huber,
+    Loss,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+    Transcripts,
+)
 from jaxbp.models import lenet, resnet
 from jaxbp.reverse import Composite, delta, keep, leaves, param_gradient, revisit, sweep
 from jaxbp.train import TrainState, make_train_step
@@ -55,6 +65,7 @@ from jaxbp.train import TrainState, make_train_step
 __version__ = "0.1.0"
 
 __all__ = [
+    "CTC",
     "AdaptiveAvgPool",
     "AvgPool",
     "BatchNorm",
@@ -63,6 +74,7 @@ __all__ = [
     "Concatenate",
     "Conv",
     "ConvTranspose",
+    "Decoded",
     "Dense",
     "Diverged",
     "Dropout",
@@ -106,12 +118,15 @@ __all__ = [
     "Sum",
     "Tanh",
     "TrainState",
+    "Transcripts",
     "as_custom_vjp",
+    "beam_decode",
     "check_gradients",
     "check_layer",
     "delta",
     "evaluate",
     "fit",
+    "greedy_decode",
     "keep",
     "layer_sizes",
     "leaves",
