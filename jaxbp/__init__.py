@@ -59,6 +59,7 @@ from jaxbp.losses import BinaryCrossEntropy, HalfSquaredError, Huber, Loss, Mean
 from jaxbp.models import lenet, resnet
 from jaxbp.reverse import Composite, delta, keep, leaves, param_gradient, revisit, sweep
 from jaxbp.train import TrainState, make_train_step
+from jaxbp.truncated import truncated_value_and_grad
 
 __version__ = "0.1.0"
 
@@ -142,6 +143,7 @@ __all__ = [
     "sweep",
     "trace",
     "train_epoch",
+    "truncated_value_and_grad",
     "value_and_grad",
     "value_and_quantities",
 ]

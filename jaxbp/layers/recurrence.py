@@ -99,7 +99,7 @@ class Recurrence(Layer):
 
     def forward(self, params, x, rng=None):
         require_sequences(self, x)
-        z, lengths, states = x if isinstance(x, Sequences) else Sequences(x)
+        z, lengths, states, ended = x if isinstance(x, Sequences) else Sequences(x)
         n, times, _ = z.shape
         state = self.zero_state(n, z.dtype) if states is None else self._required(states[0], n)
         if self.last and states is not None:
@@ -125,14 +125,18 @@ class Recurrence(Layer):
             hidden = jnp.where(real[..., None], hidden, 0)
         y = state[0] if self.last else hidden
         if isinstance(x, Sequences) and not self.last:
-            y = Sequences(hidden, lengths, None if states is None else (*states[1:], state))
+            y = x._replace(values=hidden)
+            if states is not None:
+                y = y._replace(states=states[1:], ended=(*ended, state))
         return y, Kept(hidden, memories, buffers, lengths, initial, mask)
 
     def input_gradient(self, params, kept, g):
         deltas, d = self._back(params, kept, g)
         if kept.lengths is None and kept.initial is None:
             return deltas[0]
-        return Sequences(deltas[0], None, None if kept.initial is None else (d, *g.states[:-1]))
+        if kept.initial is None:
+            return Sequences(deltas[0])
+        return Sequences(deltas[0], None, (d, *g.states), g.ended[:-1])
 
     def param_gradient(self, params, kept, g):
         before, gamma = self.affine(params, kept, g)
@@ -149,7 +153,7 @@ class Recurrence(Layer):
         """The deltas of all times, and ∂J/∂s[n,0]. Under jit the gradients share one scan: XLA sees that it is one."""
         n, times, _ = kept.hidden.shape
         real = None if kept.lengths is None else in_time(kept.hidden, kept.lengths)
-        d = self.zero_state(n, kept.hidden.dtype) if kept.initial is None else g.states[-1]
+        d = self.zero_state(n, kept.hidden.dtype) if kept.initial is None else g.ended[-1]
         if self.last:
             d = (d[0] + values_of(g), *d[1:])
         above, before = values_of(g), (self._before(kept), *kept.memories)
