@@ -99,6 +99,7 @@ class Recurrence(Layer):
 
     def forward(self, params, x, rng=None):
         require_sequences(self, x)
+        self._require_params(params)
         z, lengths, states, ended = x if isinstance(x, Sequences) else Sequences(x)
         n, times, _ = z.shape
         state = self.zero_state(n, z.dtype) if states is None else self._required(states[0], n)
@@ -193,6 +194,12 @@ class Recurrence(Layer):
             return None
         keep = 1 - self.dropout
         return jax.random.bernoulli(rng, keep, (z.shape[0], self.outputs)).astype(z.dtype) / keep
+
+    def _require_params(self, params):
+        shape = (self.outputs, self.gates * self.outputs)
+        if not isinstance(params, dict) or set(params) != {"weight", "bias"} or params["weight"].shape != shape:
+            problem = f"expected parameters {{weight {list(shape)}, bias}}, got {describe(params)}"
+            raise LayerError(self, f"{problem}; do they come from this model's init?")
 
     def _required(self, state, n):
         want = self.zero_state(n, jnp.float32)

@@ -68,7 +68,7 @@ def require_sequences(layer: Layer, x: PyTree) -> None:
     if x.lengths is not None:
         _require_lengths(layer, x.lengths, *values.shape[:2])
     if x.states is not None and not (isinstance(x.states, tuple) and x.states):
-        left = "none is left" if x.states == () else f"got {describe(x.states)}"
+        left = "none is left" if isinstance(x.states, tuple) else f"got {describe(x.states)}"
         problem = f"expected a tuple with one state for each recurrent layer, {left}"
         raise LayerError(layer, f"{problem}; jaxbp.initial_states(model, examples) gives zeros")
 
@@ -77,7 +77,8 @@ def _require_lengths(layer, lengths, n, times):
     if not hasattr(lengths, "dtype") or not jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.shape != (n,):
         raise LayerError(layer, f"expected one integer length for each of {n} sequences, got {describe(lengths)}")
     if is_concrete(lengths):
-        wrong = (np.asarray(lengths) < 0) | (np.asarray(lengths) > times)
+        lengths = np.asarray(lengths)
+        wrong = (lengths < 0) | (lengths > times)
         if wrong.any():
             first = int(np.argmax(wrong))
             problem = f"expected lengths from 0 to {times}, the times of the array"

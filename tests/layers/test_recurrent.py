@@ -64,7 +64,6 @@ def test_gradients_agree_with_autodiff_whatever_the_lengths_and_padding_changes_
         check()
 
 
-@pytest.mark.parametrize("from_end", [False, True])
 def back(layer, params, x, g):
     """Outputs, ∂J/∂x and the gradients."""
 
@@ -76,6 +75,7 @@ def back(layer, params, x, g):
     return run(params, x, g)
 
 
+@pytest.mark.parametrize("from_end", [False, True])
 def test_each_sequence_runs_as_if_it_were_alone(from_end):
     layer = LSTM(OUTPUTS, from_end=from_end)
     params = layer.init(KEY, X)
@@ -237,7 +237,7 @@ def test_wrong_sequences_are_told_by_path(x, message):
 
 
 def test_what_can_not_be_built_or_would_be_lost_is_told():
-    with pytest.raises(ValueError, match="LSTM needs a positive number of outputs, not 0"):
+    with pytest.raises(ValueError, match="LSTM needs a positive whole number of outputs, not 0"):
         LSTM(0)
     with pytest.raises(ValueError, match="GRU needs 0 <= dropout < 1"):
         GRU(2, dropout=1.0)
@@ -247,6 +247,8 @@ def test_what_can_not_be_built_or_would_be_lost_is_told():
         jaxbp.initial_states(Dense(3), 2)
     with pytest.raises(ValueError, match="multiple of the inputs"):
         jaxbp.Orthogonal()(KEY, (3, 4), jnp.float32)
+    with pytest.raises(LayerError, match=r"layer \"recurrent\", .* expected parameters \{weight \[3, 9\], bias\}, got"):
+        GRU(3).forward({"input": GRU(3).init(KEY, X)["input"], "recurrent": {"weight": jnp.ones((3, 9))}}, X)
     last, begin = LSTM(3, last=True), states(LSTM)
     with pytest.raises(LayerError, match="with last=True the states would be lost"):
         last.forward(last.init(KEY, X), Sequences(X, None, begin))
