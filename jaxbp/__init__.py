@@ -11,15 +11,19 @@ from jaxbp.compose import Parallel, Recompute, Repeat, Residual, Serial
 from jaxbp.decoding import Decoded, beam_decode, greedy_decode
 from jaxbp.diverged import Diverged
 from jaxbp.figures import plot_flow
-from jaxbp.initializers import Glorot, He, LeCun
+from jaxbp.initializers import Glorot, He, LeCun, Orthogonal
 from jaxbp.inspect import layer_sizes, summary, trace
 from jaxbp.interop import FromAutodiff, as_custom_vjp
 from jaxbp.laws import check_layer
 from jaxbp.layer import Layer, LayerError, Site
 from jaxbp.layers import (
+    GRU,
+    LSTM,
+    RNN,
     AdaptiveAvgPool,
     AvgPool,
     BatchNorm,
+    Bidirectional,
     Concatenate,
     Conv,
     ConvTranspose,
@@ -36,9 +40,11 @@ from jaxbp.layers import (
     LeakyRelu,
     LogSoftmax,
     MaxPool,
+    OnValues,
     Relu,
     Reshape,
     RMSNorm,
+    Sequences,
     Sigmoid,
     Silu,
     Softmax,
@@ -46,6 +52,8 @@ from jaxbp.layers import (
     SpatialDropout,
     Sum,
     Tanh,
+    Values,
+    initial_states,
 )
 from jaxbp.loop import evaluate, fit, train_epoch
 from jaxbp.losses import (
@@ -61,14 +69,19 @@ from jaxbp.losses import (
 from jaxbp.models import lenet, resnet
 from jaxbp.reverse import Composite, delta, keep, leaves, param_gradient, revisit, sweep
 from jaxbp.train import TrainState, make_train_step
+from jaxbp.truncated import truncated_value_and_grad
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CTC",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool",
     "AvgPool",
     "BatchNorm",
+    "Bidirectional",
     "BinaryCrossEntropy",
     "Composite",
     "Concatenate",
@@ -99,6 +112,8 @@ __all__ = [
     "Loss",
     "MaxPool",
     "MeanSquaredError",
+    "OnValues",
+    "Orthogonal",
     "Parallel",
     "Quantity",
     "RMSNorm",
@@ -107,6 +122,7 @@ __all__ = [
     "Repeat",
     "Reshape",
     "Residual",
+    "Sequences",
     "Serial",
     "Sigmoid",
     "Silu",
@@ -119,6 +135,7 @@ __all__ = [
     "Tanh",
     "TrainState",
     "Transcripts",
+    "Values",
     "as_custom_vjp",
     "beam_decode",
     "check_gradients",
@@ -127,6 +144,7 @@ __all__ = [
     "evaluate",
     "fit",
     "greedy_decode",
+    "initial_states",
     "keep",
     "layer_sizes",
     "leaves",
@@ -140,6 +158,7 @@ __all__ = [
     "sweep",
     "trace",
     "train_epoch",
+    "truncated_value_and_grad",
     "value_and_grad",
     "value_and_quantities",
 ]
