@@ -15,7 +15,7 @@ from jaxbp.credit import (
     LocalLoss,
     UniformSigns,
     WeightMirror,
-    mirror,
+    mirror_weights,
 )
 from jaxbp.feedback import alignment_angles, angle, backward_params, feedback_value_and_grad, init_feedback, weights_in
 from jaxbp.layers.normalization import LayerNorm
@@ -138,7 +138,7 @@ def test_a_weight_mirror_learns_the_direction_of_the_weights(model, path):
     fixed, _ = init_feedback(model, rules, KEY, params, x)
 
     def turn(fixed, key):
-        return mirror(model, rules, params, fixed, jnp.tile(x, (10,) + (1,) * (x.ndim - 1)), key), None
+        return mirror_weights(model, rules, params, fixed, jnp.tile(x, (10,) + (1,) * (x.ndim - 1)), key), None
 
     after, _ = jax.lax.scan(turn, fixed, jax.random.split(KEY, 300))
     weight = jaxbp.leaves(model, params)[path]["weight"]
@@ -259,4 +259,4 @@ def test_a_mirror_for_a_layer_that_is_not_linear_is_refused_by_name():
     rules = {"": WeightMirror()}
     fixed, _ = init_feedback(model, rules, KEY, params, x)
     with pytest.raises(LayerError, match=r'layer "0".*not linear'):
-        mirror(model, rules, params, fixed, x, KEY)
+        mirror_weights(model, rules, params, fixed, x, KEY)

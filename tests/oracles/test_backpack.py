@@ -12,9 +12,9 @@ import jaxbp
 from jaxbp import Conv, Dense, Flatten, MaxPool, Relu, Serial, Sigmoid
 from jaxbp.quantities.columns import Exact
 from jaxbp.quantities.curvature import ggn_diagonal
-from jaxbp.quantities.ghost_norms import layer_norms
+from jaxbp.quantities.ghost_norms import layer_gradient_norms
 from jaxbp.quantities.kronecker import kronecker_factors
-from jaxbp.quantities.moments import second_moments, variance
+from jaxbp.quantities.moments import gradient_second_moment, gradient_variance
 from jaxbp.quantities.per_example import individual_gradients
 
 LOSS = jaxbp.SoftmaxCrossEntropy()
@@ -73,7 +73,12 @@ def test_quantities_are_those_of_backpack(name):
         with backpack(*ask):
             loss.backward()
 
-        quantities = {"one": individual_gradients, "norm": layer_norms, "var": variance, "second": second_moments}
+        quantities = {
+            "one": individual_gradients,
+            "norm": layer_gradient_norms,
+            "var": gradient_variance,
+            "second": gradient_second_moment,
+        }
         _, ours = jax.jit(jaxbp.value_and_quantities(model, LOSS, quantities))(params, x, jnp.asarray(y))
         diagonal = jax.jit(ggn_diagonal(model, LOSS, Exact()))(params, x, jnp.asarray(y))
         factors = jax.jit(kronecker_factors(model, LOSS, Exact()))(params, x, jnp.asarray(y))[2]

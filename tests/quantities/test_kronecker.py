@@ -22,17 +22,15 @@ from jaxbp.layers.convolution import Conv
 from jaxbp.layers.normalization import BatchNorm, LayerNorm
 from jaxbp.layers.pooling import GlobalAvgPool
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
+from jaxbp.quantities.ekfac import ekfac, kronecker_eigenbasis, solve
 from jaxbp.quantities.kronecker import (
     Factors,
     as_matrix,
-    corrected,
     damped_inverse,
-    eigenbasis,
-    expand,
     from_matrix,
+    kfac_expand,
+    kfac_reduce,
     kronecker_factors,
-    reduce,
-    solve,
 )
 from tests.quantities.networks import CONVOLUTIONAL, MLP, SEQUENCE, batch, brute_force, relative_error
 
@@ -44,7 +42,7 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-def factors_of(model, loss, fisher, params, x, y, share=expand, **arguments):
+def factors_of(model, loss, fisher, params, x, y, share=kfac_expand, **arguments):
     run = jax.jit(kronecker_factors(model, loss, fisher, share))
     return jaxbp.leaves(model, run(params, x, y, **arguments)[2])
 
@@ -133,7 +131,7 @@ def test_reduce_is_exact_where_positions_are_averaged():
     x, y = normal(3, 5, 5, 1), normal(3, 2)
     model = Serial(Conv(2, (3, 3), padding="VALID"), GlobalAvgPool(), Dense(2))
     params = model.init(KEY, x)
-    found = factors_of(model, HalfSquaredError(), Exact(), params, x, y, share=reduce)
+    found = factors_of(model, HalfSquaredError(), Exact(), params, x, y, share=kfac_reduce)
     for path in ("0", "2"):
         true = ggn_block(model, HalfSquaredError(), params, path, x, y)
         assert relative_error(jnp.kron(*found[path]), true) < 1e-9
@@ -176,7 +174,7 @@ def test_ekfac_values_are_the_ggn_in_the_basis_of_the_factors(model):
     params, x, y = batch(model)
     loss, last = SoftmaxCrossEntropy(), str(len(model.layers) - 1)
     tree = jax.jit(kronecker_factors(model, loss, Exact()))(params, x, y)[2]
-    found = jaxbp.leaves(model, jax.jit(corrected(model, loss, Exact()))(params, eigenbasis(tree), x, y))
+    found = jaxbp.leaves(model, jax.jit(ekfac(model, loss, Exact()))(params, kronecker_eigenbasis(tree), x, y))
     assert [path for path, f in found.items() if f] == [p for p, f in jaxbp.leaves(model, tree).items() if f]
     for path in ("0", last):
         basis = jnp.kron(found[path].inputs, found[path].outputs)
@@ -193,11 +191,11 @@ def test_ekfac_inside_a_repeat_has_values_for_each_turn():
     model, x, y = Repeat(once, 2), normal(4, 3), jnp.array([0, 2, 1, 1])
     params = model.init(KEY, x)
     loss = SoftmaxCrossEntropy()
-    eigen = eigenbasis(kronecker_factors(model, loss, Exact())(params, x, y)[2])
-    repeated = corrected(model, loss, Exact())(params, eigen, x, y)["body"][0]
+    eigen = kronecker_eigenbasis(kronecker_factors(model, loss, Exact())(params, x, y)[2])
+    repeated = ekfac(model, loss, Exact())(params, eigen, x, y)["body"][0]
     flat_params = tuple(jax.tree.map(lambda p, i=i: p[i], params["body"]) for i in range(2))
     flat_eigen = tuple(jax.tree.map(lambda p, i=i: p[i], eigen["body"]) for i in range(2))
-    unrolled = corrected(Serial(once, once), loss, Exact())(flat_params, flat_eigen, x, y)
+    unrolled = ekfac(Serial(once, once), loss, Exact())(flat_params, flat_eigen, x, y)
     for i in range(2):
         assert relative_error(repeated.values[i], unrolled[i][0].values) < 1e-9
 
@@ -211,7 +209,7 @@ def test_damped_inverses_and_solves_are_those_of_dense_matrices():
     np.testing.assert_allclose(split.inputs, jnp.linalg.inv(f.inputs + pi * damping**0.5 * jnp.eye(3)))
     np.testing.assert_allclose(split.outputs, jnp.linalg.inv(f.outputs + damping**0.5 / pi * jnp.eye(2)))
     whole = jnp.linalg.solve(jnp.kron(*f) + damping * jnp.eye(6), matrix.ravel()).reshape(3, 2)
-    np.testing.assert_allclose(solve(eigenbasis(f), matrix, damping), whole)
+    np.testing.assert_allclose(solve(kronecker_eigenbasis(f), matrix, damping), whole)
 
 
 def kfac_step(model, loss, optimizer, fisher):

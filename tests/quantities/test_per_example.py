@@ -8,9 +8,9 @@ import pytest
 import jaxbp
 from jaxbp import Dense, Layer, LayerError, Serial, SoftmaxCrossEntropy
 from jaxbp.layers.normalization import BatchNorm
-from jaxbp.quantities.ghost_norms import layer_norms, norms, prefers_gram
-from jaxbp.quantities.kernels import gram, tangent_kernel
-from jaxbp.quantities.moments import noise_scale, second_moments, signal_to_noise, variance
+from jaxbp.quantities.ghost_norms import gradient_norms, layer_gradient_norms, prefers_gram
+from jaxbp.quantities.kernels import gram_matrix, tangent_kernel
+from jaxbp.quantities.moments import gradient_second_moment, gradient_variance, noise_scale, signal_to_noise
 from jaxbp.quantities.per_example import individual_gradient, individual_gradients
 from tests.quantities.networks import (
     CONVOLUTIONAL,
@@ -27,11 +27,11 @@ from tests.quantities.networks import (
 MODELS = pytest.mark.parametrize("model", [MLP, DEEP, CONVOLUTIONAL, SEQUENCE], ids=["mlp", "deep", "conv", "sequence"])
 EVERY = {
     "individual": individual_gradients,
-    "norms": norms,
-    "layers": layer_norms,
-    "gram": gram,
-    "second": second_moments,
-    "variance": variance,
+    "norms": gradient_norms,
+    "layers": layer_gradient_norms,
+    "gram": gram_matrix,
+    "second": gradient_second_moment,
+    "variance": gradient_variance,
     "signal": signal_to_noise,
     "scale": noise_scale,
 }
@@ -161,13 +161,18 @@ def test_residuals_that_begin_with_time_are_not_taken_for_examples(steps):
     labels = jnp.zeros((4, steps), int)
     usual, turned = Serial(Dense(3)), Serial(TimeFirst(3))
     params = usual.init(jax.random.key(0), x)
-    assert relative_error(quantity(turned, norms, params, x, labels), quantity(usual, norms, params, x, labels)) < 1e-12
+    assert (
+        relative_error(
+            quantity(turned, gradient_norms, params, x, labels), quantity(usual, gradient_norms, params, x, labels)
+        )
+        < 1e-12
+    )
 
 
 def test_a_layer_with_residuals_of_the_whole_batch_is_refused_by_name():
     params, x, y = (KeepsTheMean().init(None, None),), jnp.ones((4, 3)), jnp.zeros(4, int)
     with pytest.raises(LayerError, match=r'layer "0", KeepsTheMean\(\): keeps float64\[\] for the whole batch of 4'):
-        quantity(Serial(KeepsTheMean()), norms, params, x, y)
+        quantity(Serial(KeepsTheMean()), gradient_norms, params, x, y)
 
 
 def test_the_noise_scale_refuses_a_batch_of_one():
