@@ -82,9 +82,13 @@ def kfac(
             for path, p in leaves(model, params).items()
             if p
         }
-        empty = {path: Factors(zeros(v, -2), zeros(v, -1)) for path, v in velocity.items()}
-        zero = jnp.zeros((), jnp.int32)
-        return KfacState(zero, zero, empty, empty, velocity)
+
+        def zeros():  # anew each time: a step that donates its state must not be given the same array twice
+            empty = {path: Factors(zeros_like(v, -2), zeros_like(v, -1)) for path, v in velocity.items()}
+            return jnp.zeros((), jnp.int32), empty
+
+        (count, factors), (seen, inverses) = zeros(), zeros()
+        return KfacState(count, seen, factors, inverses, velocity)
 
     def update(gradient: Params, state: KfacState, params: Params | None = None, *, factors: PyTree = None, **_: Any):
         seen, means = state.seen, state.factors
@@ -121,8 +125,8 @@ def kfac(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def zeros(matrix: Array, axis: int) -> Array:
-    """Of the shape of a factor that acts on this axis of a gradient matrix."""
+def zeros_like(matrix: Array, axis: int) -> Array:
+    """Zeros of the shape of a factor that acts on this axis of a gradient matrix."""
     size = matrix.shape[axis]
     return jnp.zeros((*matrix.shape[:-2], size, size), jnp.promote_types(matrix.dtype, jnp.float32))
 

@@ -263,6 +263,12 @@ def test_kfac_goes_on_without_factors_but_does_not_begin_without():
     assert relative_error(two, one) < 1e-12
 
 
+def test_a_step_may_donate_a_fresh_state():
+    state = kfac(MLP, 0.1).init(batch(MLP)[0])
+    jax.jit(lambda state: jax.tree.map(lambda a: a + 1, state), donate_argnums=0)(state)
+    assert all(array.is_deleted() for array in jax.tree.leaves(state))
+
+
 def test_the_norm_constraint_bounds_the_step():
     params, x, y = batch(MLP)
     optimizer = kfac(MLP, 1.0, damping=0.1, momentum=0.0, norm_constraint=1e-4)
