@@ -26,6 +26,7 @@ import jax
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from tqdm.auto import tqdm
 
 import jaxbp
@@ -185,11 +186,12 @@ def draw_spending(runs: dict[float, Spending], test: dict[float, float], delta: 
     axes.set(xlabel=f"privacy spent, ε at δ = {delta:g}", ylabel="validation accuracy (%)")
     axes.set_ylim(max(0.0, 100 * best - 12), min(100.0, 100 * best + 1))
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 8)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(color=GREY, alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("What privacy costs on MNIST (points: epochs; stars: the test set, at the end)", fontsize=11)
+    axes.set_title("What privacy costs on MNIST: epoch by epoch, and on the test set (stars)", fontsize=11)
     axes.legend(frameon=False, loc="lower right")
     return figure
 
@@ -199,20 +201,20 @@ def draw_norms(norms: dict[int, np.ndarray], limit: float) -> Figure:
     figure = Figure(figsize=(7, 0.8 * len(norms) + 1), layout="constrained")
     panels = figure.subplots(len(norms), 1, sharex=True, squeeze=False)[:, 0]
     everything = np.concatenate(list(norms.values()))
-    low, high = max(everything.min(), 1e-4 * limit), max(everything.max(), 2 * limit)
-    bins = np.geomspace(low, high, 70)
+    low, high = np.log10([max(everything.min() / limit, 1e-4), max(everything.max() / limit, 2)])
+    bins = limit * 10 ** (np.arange(np.floor(20 * low), np.ceil(20 * high) + 1) / 20)  # with one edge at the limit
     for axes, (step, found) in zip(panels, norms.items(), strict=True):
-        counts, _ = np.histogram(np.clip(found, low, high), bins)
+        counts, _ = np.histogram(np.clip(found, bins[0], bins[-1]), bins)
         clipped = bins[:-1] >= limit
         widths = np.diff(bins)
         axes.bar(bins[:-1], counts, widths, align="edge", color=np.where(clipped, ORANGE, BLUE))
         axes.axvline(limit, color=INK, linewidth=1.2)
-        axes.set(xscale="log", yticks=[], xlim=(low, high))
+        axes.set(xscale="log", yticks=[], xlim=(bins[0], bins[-1]))
         axes.text(0.01, 0.72, f"step {step}", transform=axes.transAxes, color=INK, fontsize=9)
         share = f"{(found > limit).mean():.0%} clipped"
         axes.text(0.01, 0.4, share, transform=axes.transAxes, color=ORANGE, fontsize=9)
         axes.spines[["top", "right", "left"]].set_visible(False)
-    panels[-1].set_xlabel("norm of an example's gradient, ‖G_n‖")
+    panels[-1].set_xlabel("norm of an example's gradient, ‖Gₙ‖")
     panels[0].set_title(f"Per-example gradients, and the limit C = {limit:g}", fontsize=11)
     return figure
 
