@@ -13,7 +13,10 @@ The factors come with the gradient, from `kronecker_factors`:
 Without a learning rate, each step is the best one in the plane of u and the last step v, by the quadratic model of the
 loss with the true curvature, which `ggn_products` of a part of the batch tells:
 
-    ∂J/∂W·δ + ½ ⟨δ, (GGN + λ) δ⟩,   δ = -α u + μ v        least at (α, μ);   v ← δ,   W ← W + v
+    ⟨δ, ∂J/∂W⟩ + ½ ⟨δ, (GGN + λ) δ⟩,   δ = -α u + μ v     least at (α, μ);   v ← δ,   W ← W + v
+
+    curvature = ggn_products(model, loss, params, x[:part], targets[:part])
+    updates, state = optimizer.update(gradient, state, params, factors=factors, curvature=curvature)
 
 Sources: Martens & Grosse, arXiv 1503.05671 (sections 6.4 and 7: α and μ); Ba et al., Distributed K-FAC (2017), for κ.
 """
@@ -162,7 +165,7 @@ def best_step(
 ) -> Float[Array, " k"]:
     """The c that minimise Σ_i c_i ⟨gradient, d_i⟩ + ½ Σ_ij c_i c_j (bent_ij + λ ⟨d_i, d_j⟩).
 
-    A direction that is zero (v at the first step), or that lies along another, is left out.
+    A direction that is zero (v at the first step) gets no part; of parallel ones each gets its share.
     """
     slope = jnp.stack([inner(gradient, d) for d in directions])
     matrix = bent + damping * jnp.stack([jnp.stack([inner(a, b) for b in directions]) for a in directions])
