@@ -19,6 +19,7 @@ from jaxbp.credit import (
     WeightMirror,
     mirror_weights,
 )
+from jaxbp.decoding import Decoded, beam_decode, greedy_decode
 from jaxbp.diverged import Diverged
 from jaxbp.feedback import (
     Angles,
@@ -30,16 +31,20 @@ from jaxbp.feedback import (
     init_feedback,
 )
 from jaxbp.figures import plot_flow
-from jaxbp.initializers import Glorot, He, LeCun
+from jaxbp.initializers import Glorot, He, LeCun, Orthogonal
 from jaxbp.inspect import layer_sizes, summary, trace
 from jaxbp.interop import FromAutodiff, as_custom_vjp
 from jaxbp.kfac import KfacState, kfac
 from jaxbp.laws import check_layer
 from jaxbp.layer import Layer, LayerError, Site
 from jaxbp.layers import (
+    GRU,
+    LSTM,
+    RNN,
     AdaptiveAvgPool,
     AvgPool,
     BatchNorm,
+    Bidirectional,
     Concatenate,
     Conv,
     ConvTranspose,
@@ -56,9 +61,11 @@ from jaxbp.layers import (
     LeakyRelu,
     LogSoftmax,
     MaxPool,
+    OnValues,
     Relu,
     Reshape,
     RMSNorm,
+    Sequences,
     Sigmoid,
     Silu,
     Softmax,
@@ -66,9 +73,20 @@ from jaxbp.layers import (
     SpatialDropout,
     Sum,
     Tanh,
+    Values,
+    initial_states,
 )
 from jaxbp.loop import evaluate, fit, train_epoch
-from jaxbp.losses import BinaryCrossEntropy, HalfSquaredError, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from jaxbp.losses import (
+    CTC,
+    BinaryCrossEntropy,
+    HalfSquaredError,
+    Huber,
+    Loss,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+    Transcripts,
+)
 from jaxbp.models import lenet, resnet
 from jaxbp.quantities.clipping import clipped_value_and_grad
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
@@ -87,21 +105,28 @@ from jaxbp.quantities.moments import (
 from jaxbp.quantities.per_example import individual_gradients
 from jaxbp.reverse import Composite, delta, keep, leaves, param_gradient, revisit, sweep
 from jaxbp.train import TrainState, make_train_step
+from jaxbp.truncated import truncated_value_and_grad
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CTC",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool",
     "Angles",
     "Arrived",
     "AvgPool",
     "BatchNorm",
     "BatchSigns",
+    "Bidirectional",
     "BinaryCrossEntropy",
     "Composite",
     "Concatenate",
     "Conv",
     "ConvTranspose",
+    "Decoded",
     "DeltaRule",
     "Dense",
     "DirectFeedback",
@@ -139,6 +164,8 @@ __all__ = [
     "MeanSquaredError",
     "MonteCarlo",
     "NoiseScale",
+    "OnValues",
+    "Orthogonal",
     "Parallel",
     "Quantity",
     "RMSNorm",
@@ -147,6 +174,7 @@ __all__ = [
     "Repeat",
     "Reshape",
     "Residual",
+    "Sequences",
     "Serial",
     "Sigmoid",
     "Silu",
@@ -158,13 +186,16 @@ __all__ = [
     "Sum",
     "Tanh",
     "TrainState",
+    "Transcripts",
     "UniformSigns",
+    "Values",
     "WeightMirror",
     "WeightRule",
     "alignment_angles",
     "as_custom_vjp",
     "as_flat",
     "as_scipy",
+    "beam_decode",
     "check_gradients",
     "check_layer",
     "clipped_value_and_grad",
@@ -180,9 +211,11 @@ __all__ = [
     "gradient_second_moment",
     "gradient_variance",
     "gram_matrix",
+    "greedy_decode",
     "hessian_operator",
     "individual_gradients",
     "init_feedback",
+    "initial_states",
     "keep",
     "kfac",
     "kfac_expand",
@@ -207,6 +240,7 @@ __all__ = [
     "tangent_kernel",
     "trace",
     "train_epoch",
+    "truncated_value_and_grad",
     "value_and_grad",
     "value_and_quantities",
 ]

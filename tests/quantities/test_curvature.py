@@ -9,7 +9,7 @@ import jaxbp
 from jaxbp import Dense, HalfSquaredError, LayerError, Serial, SoftmaxCrossEntropy
 from jaxbp.layers.normalization import BatchNorm
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
-from jaxbp.quantities.curvature import as_scipy, ggn_diagonal, ggn_operator, hessian_operator
+from jaxbp.quantities.curvature import as_scipy, ggn_diagonal, ggn_operator, ggn_products, hessian_operator
 from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, batch, brute_force, flat, relative_error
 
 LOSS = SoftmaxCrossEntropy()
@@ -48,6 +48,14 @@ def test_gauss_newton_products_and_diagonals_are_those_of_the_dense_matrix(model
     assert relative_error(columns_of(ggn_operator(model, LOSS, params, x, y), params), true) < 1e-9
     diagonal = jax.jit(ggn_diagonal(model, LOSS, Exact()))(params, x, y)
     assert relative_error(ravel_pytree(diagonal)[0], jnp.diag(true)) < 1e-9
+
+
+def test_products_between_vectors_are_those_of_the_dense_matrix():
+    params, x, y = batch(MLP)
+    vector, unflatten = ravel_pytree(params)
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(3, vector.size)))
+    found = ggn_products(MLP, LOSS, params, x, y)([unflatten(row) for row in rows])
+    assert relative_error(found, rows @ dense_ggn(MLP, params, x, y) @ rows.T) < 1e-9
 
 
 def test_products_of_a_dense_layer_worked_by_hand():

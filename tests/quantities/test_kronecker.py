@@ -17,11 +17,12 @@ from jaxbp import (
     SoftmaxCrossEntropy,
     Tanh,
 )
-from jaxbp.kfac import kfac
+from jaxbp.kfac import best_step, kfac
 from jaxbp.layers.convolution import Conv
 from jaxbp.layers.normalization import BatchNorm, LayerNorm
 from jaxbp.layers.pooling import GlobalAvgPool
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
+from jaxbp.quantities.curvature import ggn_products
 from jaxbp.quantities.ekfac import ekfac, kronecker_eigenbasis, precondition, solve
 from jaxbp.quantities.kronecker import (
     Factors,
@@ -279,6 +280,68 @@ def test_kfac_goes_on_without_factors_but_does_not_begin_without():
     one, state = optimizer.update(gradient, state, factors=(Factors(jnp.eye(3), jnp.eye(2)),))
     two, state = optimizer.update(gradient, state)
     assert relative_error(two, one) < 1e-12
+
+
+def test_the_best_step_is_the_least_of_the_quadratic_model():
+    root, gradient, damping = normal(4, 4), {"0": normal(2, 2, seed=1)}, 0.3
+    directions = [{"0": normal(2, 2, seed=seed)} for seed in (2, 3)]
+    rows = jnp.stack([d["0"].ravel() for d in directions])
+    matrix = rows @ (root @ root.T + damping * jnp.eye(4)) @ rows.T
+    found = best_step(gradient, directions, rows @ root @ root.T @ rows.T, damping)
+    np.testing.assert_allclose(found, -jnp.linalg.solve(matrix, rows @ gradient["0"].ravel()), rtol=1e-9)
+
+
+def test_a_direction_that_adds_nothing_is_left_out_of_the_best_step():
+    gradient, u = {"0": jnp.array([[3.0]])}, {"0": jnp.array([[2.0]])}
+    for v, expected in (({"0": jnp.array([[0.0]])}, [-1.5, 0.0]), (u, [-0.75, -0.75])):
+        # ⟨g, u⟩ = 6 and curvature 0: with λ = 1 the least is at -6 / ⟨u, u⟩ = -1.5, shared by equal directions.
+        found = best_step(gradient, [u, v], jnp.zeros((2, 2)), jnp.ones(()))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_kfac_without_a_learning_rate_takes_the_best_step_in_the_plane_of_two():
+    x, y = normal(20, 3), normal(20, 2, seed=1)
+    model, loss, damping = Serial(Dense(4), Tanh(), Dense(2)), HalfSquaredError(), 0.1
+    params = model.init(KEY, x)
+    optimizer = kfac(model, None, damping=damping)
+    state, last = optimizer.init(params), None
+    for _ in range(2):
+        _, gradient, factors = kronecker_factors(model, loss, Exact())(params, x, y)
+        products = ggn_products(model, loss, params, x, y)
+        updates, state = optimizer.update(gradient, state, params, factors=factors, curvature=products)
+
+        def model_of(step, gradient=gradient, products=products):
+            slope, square = (
+                sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(step), jax.tree.leaves(other), strict=True))
+                for other in (gradient, step)
+            )
+            return float(slope + products([step])[0, 0] / 2 + damping * square / 2)
+
+        least = model_of(updates)
+        assert least < 0
+        assert model_of(jax.tree.map(lambda u: 1.01 * u, updates)) > least
+        assert model_of(jax.tree.map(lambda u: 0.99 * u, updates)) > least
+        if last is not None:
+            for nudge in (-0.01, 0.01):
+                assert model_of(jax.tree.map(lambda u, v, nudge=nudge: u + nudge * v, updates, last)) > least
+        params, last = optax.apply_updates(params, updates), updates
+
+
+def test_curvature_and_a_learning_rate_exclude_each_other():
+    params, x, y = batch(MLP)
+    products = ggn_products(MLP, SoftmaxCrossEntropy(), params, x, y)
+    for rate, curvature in ((None, None), (0.1, products)):
+        optimizer = kfac(MLP, rate)
+        with pytest.raises(ValueError, match="needs curvature=ggn_products"):
+            optimizer.update(params, optimizer.init(params), params, curvature=curvature)
+    with pytest.raises(ValueError, match="needs a learning_rate"):
+        kfac(MLP, None, norm_constraint=1.0)
+
+
+def test_a_step_may_donate_a_fresh_state():
+    state = kfac(MLP, 0.1).init(batch(MLP)[0])
+    jax.jit(lambda state: jax.tree.map(lambda a: a + 1, state), donate_argnums=0)(state)
+    assert all(array.is_deleted() for array in jax.tree.leaves(state))
 
 
 def test_the_norm_constraint_bounds_the_step():
