@@ -140,7 +140,7 @@ def ggn_by_autodiff(model):
         outputs, pull_back = jax.vjp(lambda params: model.forward(params, x)[0], params)
         moved = jax.jvp(lambda params: model.forward(params, x)[0], (params,), (params,))[1]
         slope = jax.grad(lambda outputs: LOSS.forward(outputs, targets)[0])
-        return pull_back(jax.jvp(slope, (outputs,), (moved,))[1])
+        return pull_back(jax.jvp(slope, (outputs,), (moved,))[1])[0]
 
     return run
 
