@@ -90,7 +90,7 @@ from jaxbp.losses import (
 from jaxbp.models import lenet, resnet
 from jaxbp.quantities.clipping import clipped_value_and_grad
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
-from jaxbp.quantities.curvature import as_flat, as_scipy, ggn_diagonal, ggn_operator, hessian_operator
+from jaxbp.quantities.curvature import as_flat, as_scipy, ggn_diagonal, ggn_operator, ggn_products, hessian_operator
 from jaxbp.quantities.ekfac import Eigen, ekfac, kronecker_eigenbasis, precondition
 from jaxbp.quantities.ghost_norms import gradient_norms, layer_gradient_norms
 from jaxbp.quantities.kernels import gram_matrix, tangent_kernel
@@ -207,6 +207,7 @@ __all__ = [
     "fit",
     "ggn_diagonal",
     "ggn_operator",
+    "ggn_products",
     "gradient_norms",
     "gradient_second_moment",
     "gradient_variance",

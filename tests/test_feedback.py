@@ -19,7 +19,7 @@ from jaxbp.credit import (
 )
 from jaxbp.feedback import alignment_angles, angle, backward_params, feedback_value_and_grad, init_feedback, weights_in
 from jaxbp.layers.normalization import LayerNorm
-from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, SEQUENCE, batch, relative_error
+from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, batch, relative_error
 
 LOSS = SoftmaxCrossEntropy()
 KEY = jax.random.key(7)
@@ -50,7 +50,7 @@ def test_feedback_alignment_sends_the_delta_through_its_own_weights():
     assert relative_error(gradient[0], {"weight": x.T @ hidden, "bias": hidden.sum(0)}) < 1e-9
 
 
-@pytest.mark.parametrize("model", [DEEP, CONVOLUTIONAL, SEQUENCE], ids=["deep", "conv", "sequence"])
+@pytest.mark.parametrize("model", [DEEP, CONVOLUTIONAL], ids=["deep", "conv"])
 def test_feedback_through_the_true_weights_is_backprop(model):
     params, x, y = batch(model)
     rules = {"": FeedbackAlignment()}
@@ -58,10 +58,10 @@ def test_feedback_through_the_true_weights_is_backprop(model):
     by_path = jaxbp.leaves(model, params)
     true = {path: (by_path[path]["weight"],) for path in fixed}
     assert jax.tree.map(jnp.shape, true) == jax.tree.map(jnp.shape, fixed)
-    backprop = jaxbp.value_and_grad(model, LOSS)(params, x, y)[1]
+    backprop = jax.jit(jaxbp.value_and_grad(model, LOSS))(params, x, y)[1]
     assert relative_error(gradient_by(rules, model, params, (true, {}), x, y)[0], backprop) < 1e-9
     assert relative_error(gradient_by(rules, model, params, (fixed, {}), x, y)[0], backprop) > 0.1
-    angles = alignment_angles(model, LOSS, rules)((params, {}), true, x, y)
+    angles = jax.jit(alignment_angles(model, LOSS, rules))((params, {}), true, x, y)
     assert all(float(a.delta) < 1e-4 for a in angles.values())
 
 
@@ -165,7 +165,7 @@ def test_direct_feedback_reaches_convolutions_and_whole_blocks():
         rules = {path: DirectFeedback()}
         kept = init_feedback(model, rules, KEY, params, x)
         gradient, _ = gradient_by(rules, model, params, kept, x, y)
-        backprop = jaxbp.value_and_grad(model, LOSS)(params, x, y)[1]
+        backprop = jax.jit(jaxbp.value_and_grad(model, LOSS))(params, x, y)[1]
         assert relative_error(gradient[-1], backprop[-1]) < 1e-9
         assert relative_error(gradient[0], backprop[0]) > 0.1
 
@@ -181,10 +181,11 @@ def test_a_local_loss_is_all_that_the_layers_below_learn_from():
         z = Serial(*DEEP.layers[:2]).forward(lower, x)[0]
         return LOSS.forward(head.forward(head_params, z)[0], y)[0]
 
-    lower, head_gradient = jax.grad(local, (0, 1))(params[:2], learned["1"])
+    lower, head_gradient = jax.jit(jax.grad(local, (0, 1)))(params[:2], learned["1"])
     assert relative_error(gradient[:2], lower) < 1e-9
     assert relative_error(heads["1"], head_gradient) < 1e-9
-    assert relative_error(gradient[2:], jaxbp.value_and_grad(DEEP, LOSS)(params, x, y)[1][2:]) < 1e-9
+    backprop = jax.jit(jaxbp.value_and_grad(DEEP, LOSS))(params, x, y)[1]
+    assert relative_error(gradient[2:], backprop[2:]) < 1e-9
 
 
 def test_rules_mix_and_a_few_steps_lower_the_loss():

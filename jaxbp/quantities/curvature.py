@@ -6,10 +6,14 @@
 
 An operator is a function of a tree v like the parameters, to be given to what others have written well:
 
-    jax.scipy.sparse.linalg.cg(lambda v: add(operator(v), damping), gradient)        solves
-    scipy.sparse.linalg.eigsh(as_scipy(operator, params), k=10)                      Lanczos: the largest eigenvalues
-    lineax.FunctionLinearOperator(as_flat(operator, params), …)                      then traceax: Hutchinson, Hutch++
-    matfree.decomp.tridiag_sym, matfree.funm                                         spectral densities (as_flat too)
+    jax.scipy.sparse.linalg.cg(operator, gradient)                      solves, as does lineax.CG (add a damping first)
+    scipy.sparse.linalg.eigsh(as_scipy(operator, params), k=10)         Lanczos: the largest eigenvalues
+
+and over flat vectors, product = as_flat(operator, params), with pip install "jaxbp[curvature]":
+
+    linear = lineax.FunctionLinearOperator(product, shape, lineax.positive_semidefinite_tag)
+    traceax.HutchPlusPlusEstimator(NormalSampler())(key, linear, 60)    the trace; HutchinsonEstimator for flat spectra
+    matfree.eig.eigh_partial(matfree.decomp.tridiag_sym(30))(product, v)    Lanczos: the spectrum's ends, under jit
 
 The GGN's residuals and the loss's are computed once, when the operator is made. Of a jvp, the part that doesn't depend
 on v is computed once for all v that come together, under `jax.vmap` (SciPy's matmat), but anew for each call.

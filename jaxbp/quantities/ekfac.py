@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from jaxbp.backprop import Targets, require_examples
 from jaxbp.layer import Layer, Params, Site, contract
 from jaxbp.losses.loss import Loss
-from jaxbp.quantities.columns import Fisher
+from jaxbp.quantities.columns import Fisher, sum_over
 from jaxbp.quantities.kronecker import (
     Factors,
     as_matrix,
@@ -97,9 +97,7 @@ def ekfac(model: Layer, loss: Loss, fisher: Fisher) -> Callable[..., PyTree]:
                 if isinstance(basis, Eigen)
             }
 
-        values = jax.lax.scan(
-            lambda total, i: (jax.tree.map(jnp.add, total, one_column(i)), None), one_column(0), jnp.arange(1, count)
-        )[0]
+        values = sum_over(count, one_column)
         return from_leaves(model, {p: b._replace(values=values[p]) if p in values else b for p, b in bases.items()})
 
     return second_moments

@@ -26,7 +26,7 @@ from jaxbp.layer import Layer, LayerError, Params, Site, contract
 from jaxbp.losses.loss import Loss
 from jaxbp.quantities.columns import Fisher, sum_over_columns
 from jaxbp.quantities.per_example import examples, factors, require_independent, wide
-from jaxbp.reverse import as_path, from_leaves, layers, leaves, param_gradient, sweep
+from jaxbp.reverse import as_path, from_leaves, layers, leaves, sweep
 
 
 class Factors(NamedTuple):
@@ -50,7 +50,7 @@ def kfac_reduce(a: Float[Array, "n t i"], g: Float[Array, "n t o"]) -> tuple[Arr
 
 
 def kronecker_factors(
-    model: Layer, loss: Loss, fisher: Fisher, share: Share = kfac_expand
+    model: Layer, loss: Loss, fisher: Fisher, share: Share = kfac_expand, examples: int | None = None
 ) -> Callable[..., tuple[Array, Params, PyTree]]:
     """The loss, its gradient and every layer's Kronecker factors.
 
@@ -59,6 +59,8 @@ def kronecker_factors(
         loss: a loss that gives its curvature.
         fisher: Exact(), MonteCarlo(samples) or Empirical().
         share: kfac_expand or kfac_reduce, for weights that many positions share.
+        examples: how many of the batch, the first ones, the factors are made of; None: all. The factors of a wide
+            network cost more than its gradient, and an eighth of the batch will do (Martens & Grosse, section 8).
 
     Returns:
         A function (params, x, targets, rng=None, weights=None, key=None) -> (loss, gradient, factors), the last a tree
@@ -66,6 +68,8 @@ def kronecker_factors(
         counts all examples alike; weights are in B.
     """
     require_independent(model)
+    if examples is not None and examples < 1:
+        raise ValueError(f"expected at least one example for the factors, got examples={examples}")
 
     def value_gradient_and_factors(
         params: Params,
@@ -79,16 +83,17 @@ def kronecker_factors(
         require_affine(model, params, x)
         y, residuals = model.forward(params, x, rng)
         value, kept = loss.forward(y, targets, weights)
+        _, gradient = sweep(model, params, residuals, loss.backward(kept))
+        if examples is not None:
+            x, targets, weights = jax.tree.map(lambda array: array[:examples], (x, targets, weights))
+            y, residuals = model.forward(params, x, rng)
+            _, kept = loss.forward(y, targets, weights)
         columns = fisher.columns(loss, kept, y, key)
-
-        def once(site):
-            return param_gradient(site), inputs_factor(site, share)
-
-        _, seen = sweep(model, params, residuals, loss.backward(kept), visit=once)
+        _, inputs = sweep(model, params, residuals, columns[1](0), lambda site: inputs_factor(site, share))
         outputs = sum_over_columns(model, params, residuals, columns, lambda site: outputs_factor(site, share))
-        seen, outputs = leaves(model, seen), leaves(model, outputs)
-        factors = {path: () if isinstance(a, tuple) else Factors(a, outputs[path]) for path, (_, a) in seen.items()}
-        return value, from_leaves(model, {path: g for path, (g, _) in seen.items()}), from_leaves(model, factors)
+        pairs = zip(leaves(model, inputs).items(), leaves(model, outputs).values(), strict=True)
+        factors = {path: () if isinstance(a, tuple) else Factors(a, b) for (path, a), b in pairs}
+        return value, gradient, from_leaves(model, factors)
 
     return value_gradient_and_factors
 

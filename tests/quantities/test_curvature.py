@@ -10,11 +10,11 @@ from jaxbp import Dense, HalfSquaredError, LayerError, Serial, SoftmaxCrossEntro
 from jaxbp.layers.normalization import BatchNorm
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
 from jaxbp.quantities.curvature import as_scipy, ggn_diagonal, ggn_operator, ggn_products, hessian_operator
-from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, SEQUENCE, batch, brute_force, flat, relative_error
+from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, batch, brute_force, flat, relative_error
 
 LOSS = SoftmaxCrossEntropy()
 KEY = jax.random.key(5)
-MODELS = pytest.mark.parametrize("model", [MLP, DEEP, CONVOLUTIONAL, SEQUENCE], ids=["mlp", "deep", "conv", "sequence"])
+MODELS = pytest.mark.parametrize("model", [DEEP, CONVOLUTIONAL], ids=["deep", "conv"])  # and see coverage.py
 
 
 def dense_ggn(model, params, x, y):
@@ -22,7 +22,7 @@ def dense_ggn(model, params, x, y):
     vector, unflatten = ravel_pytree(params)
     z, _ = model.forward(params, x)
     jacobian = jax.jit(jax.jacrev(lambda p: model.forward(unflatten(p), x)[0].ravel()))(vector)
-    hessian = jax.hessian(lambda z: LOSS.forward(z.reshape(4, *y.shape[1:], 3), y)[0])(z.ravel())
+    hessian = jax.jit(jax.hessian(lambda z: LOSS.forward(z.reshape(4, 3), y)[0]))(z.ravel())
     return jacobian.T @ hessian @ jacobian
 
 
@@ -93,7 +93,7 @@ def test_scipy_finds_the_largest_eigenvalues():
 def test_conjugate_gradients_solve_with_a_damped_operator():
     params, x, y = batch(MLP)
     operator = ggn_operator(MLP, LOSS, params, x, y)
-    _, gradient = jaxbp.value_and_grad(MLP, LOSS)(params, x, y)
+    _, gradient = jax.jit(jaxbp.value_and_grad(MLP, LOSS))(params, x, y)
 
     def damped(v):
         return jax.tree.map(lambda a, b: a + 0.1 * b, operator(v), v)
@@ -107,8 +107,8 @@ def test_products_with_weights_leave_out_what_weighs_nothing():
     params, x, y = batch(MLP)
     v = jax.tree.map(jnp.ones_like, params)
     for operator in (hessian_operator, ggn_operator):
-        weighted = operator(MLP, LOSS, params, x, y, weights=jnp.array([1.0, 1.0, 0.0, 0.0]))(v)
-        assert relative_error(weighted, operator(MLP, LOSS, params, x[:2], y[:2])(v)) < 1e-9
+        weighted = jax.jit(operator(MLP, LOSS, params, x, y, weights=jnp.array([1.0, 1.0, 0.0, 0.0])))(v)
+        assert relative_error(weighted, jax.jit(operator(MLP, LOSS, params, x[:2], y[:2]))(v)) < 1e-9
 
 
 @pytest.mark.parametrize("operator", [hessian_operator, ggn_operator])
