@@ -58,11 +58,10 @@ def draw_test(axes: Axes, results: Mapping[str, Mapping]) -> None:
         axes.text(np.mean(values), row - 0.34, f"{np.mean(values):.2f}", ha="center", fontsize=9, color=COLORS[name])
         if result["published"] is not None:
             axes.plot(result["published"], row, marker="o", markersize=11, fillstyle="none", color=INK)
-    axes.plot([], [], marker="o", markersize=9, fillstyle="none", color=INK, linestyle="", label="published")
     axes.set(yticks=range(len(results)), yticklabels=[TITLES[name] for name in results], xlabel="test error (%)")
     axes.set_ylim(len(results) - 0.4, -0.75)
     axes.margins(x=0.15)
-    axes.legend(frameon=False, loc="upper right")
+    axes.set_title("dots: networks, stroke: their mean, ring: published", fontsize=9)
     tidy(axes)
 
 
