@@ -22,13 +22,18 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxbp.feedback import DeltaRule, Rules, State, WeightRule, weight_rules, weights_in
-from jaxbp.layer import Layer, LayerError, Params, Site
+from jaxbp.layer import Layer, LayerError, Params, Site, is_concrete
 from jaxbp.losses.loss import Loss
 from jaxbp.reverse import as_path, layers, leaves, sweep
 
 
 def size(weight):
-    """s, the root of the mean square."""
+    """s, the root of the mean square; refuses zeros, of which B would be zero and no error travel."""
+    if is_concrete(weight) and not jnp.any(weight):
+        raise ValueError(
+            "B is as large as the weight at the start, and this one is zero: give init_feedback drawn parameters; "
+            "training may begin from zeros all the same"
+        )
     return jnp.sqrt(jnp.mean(jnp.square(weight))).astype(weight.dtype)
 
 

@@ -232,6 +232,14 @@ def test_a_rule_that_finds_no_weights_is_refused_by_name():
         init_feedback(MLP, {"1": FeedbackAlignment()}, KEY, params, x)
 
 
+def test_feedback_as_large_as_weights_that_are_zero_is_refused():
+    params, x, _ = batch(MLP)
+    for rule in (FeedbackAlignment(), BatchSigns()):
+        with pytest.raises(ValueError, match="this one is zero: give init_feedback drawn parameters") as refused:
+            init_feedback(MLP, {"2": rule}, KEY, jax.tree.map(jnp.zeros_like, params), x)
+        assert 'inside layer "2"' in refused.value.__notes__[0]
+
+
 def test_what_is_no_rule_is_refused():
     with pytest.raises(TypeError, match='expected a rule at "0"'):
         feedback_value_and_grad(MLP, LOSS, {"0": FeedbackAlignment})
