@@ -161,7 +161,7 @@ def draw_digits(
     return figure
 
 
-def draw_scales(scales: dict[int, NoiseScale], batch_size: int, window: int = 5) -> Figure:
+def draw_scales(scales: dict[int, NoiseScale], batch_size: int, window: int = 9) -> Figure:
     """Noise and signal by step on the left, their ratio on the right; lines are means over some moments, as the two are
     better averaged before they are divided."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
