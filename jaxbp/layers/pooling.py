@@ -33,7 +33,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxbp.layer import Layer, LayerError, contract, describe, require_floating
-from jaxbp.layers.routes import CACHE, on_cpu, over_examples
+from jaxbp.layers import routes
+from jaxbp.layers.routes import CACHE, over_examples
 from jaxbp.layers.window import Grids, Padding, Sizes, Windowed, laid, taken
 
 
@@ -60,7 +61,7 @@ class MaxPool(Windowed):
         # A few examples at once: the winner is looked for while x is still in the cache. Left to itself XLA would look
         # for it on the way back, and keep x until then.
         fitting = CACHE // max(1, x[:1].nbytes)
-        y, winner = over_examples(lambda x: largest(grids, x), x, fitting) if on_cpu() else largest(grids, x)
+        y, winner = over_examples(lambda x: largest(grids, x), x, fitting) if routes.on_cpu() else largest(grids, x)
         return y, (winner, x[:0])
 
     def input_gradient(self, params, residuals, g: Float[Array, "n *small c"]) -> Float[Array, "n *grid c"]:
