@@ -30,7 +30,6 @@ from experiments.data import load_mnist
 from experiments.figures import BLUE, GREY, INK, ORANGE, pictures
 from experiments.output import command_line, save_figure, save_results
 from experiments.training import Examples
-from jaxbp.quantities.ghost_norms import norms
 from jaxbp.quantities.moments import NoiseScale, noise_scale
 
 MODEL = jaxbp.Serial(
@@ -79,7 +78,7 @@ def flip(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarr
 @jax.jit
 def scores(params, x, targets):
     """‖G_n‖ and the loss of each example, [n] both."""
-    _, found = jaxbp.value_and_quantities(MODEL, LOSS, {"norms": norms})(params, x, targets)
+    _, found = jaxbp.value_and_quantities(MODEL, LOSS, {"norms": jaxbp.gradient_norms})(params, x, targets)
     return found["norms"], LOSS.per_example(MODEL.forward(params, x)[0], targets)[0]
 
 
