@@ -3,8 +3,8 @@
 On CPU there are ways round what is slow in XLA (in brackets milliseconds on two cores, the direct way first). On other
 backends the direct way is taken.
 
-    correlate over two axes       XLA has two convolutions. The one it prefers shares its work by columns and channels of
-                                  the result, and runs on one core where these are few; the other takes what has more
+    correlate over two axes       XLA has two convolutions. The one it prefers shares its work by columns and channels
+                                  of the result, and runs on one core where these are few; the other takes what has more
                                   rows than went in. So one row more is asked for, and dropped [14x14x32, 5x5: 11] 7.
                                   jax.grad of it is slow: XLA has no fast way for the window that it asks for
     match over two axes           w and c share an axis: the result, otherwise the window's few positions, becomes wide
@@ -18,8 +18,7 @@ backends the direct way is taken.
                                   see the same offsets of the window: a spread without zeros for each [4.7] 2
     match, small with a stride    one matmul an offset [2.6] 0.4 for 1x1 with stride 2
 
-All but the products of shifted arrays run over a few examples at once, so that what is moved stays in the cache and
-memory stays small.
+Matmuls and match run over a few examples at once, so that what is moved stays in the cache and memory stays small.
 """
 
 from dataclasses import replace
