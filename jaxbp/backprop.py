@@ -7,6 +7,7 @@ g                  = loss.backward(kept)                      δ at the output
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -21,15 +22,24 @@ from jaxbp.reverse import Edits, Visit, param_gradient, sweep
 Targets = PyTree
 
 
-class Quantity(NamedTuple):
-    """A visit, and how the layers' answers are joined: the tree of answers stays as it is unless told otherwise.
+@dataclass(frozen=True)
+class Quantity:
+    """A visit, and how the layers' answers are joined.
 
-    require: raises for a model that the quantity can't be had of, before anything runs.
+    Args:
+        visit: what is taken at each layer.
+        gather: what is made of the tree of answers, which stays as it is unless told otherwise.
+        require: raises for a model that the quantity can't be had of, before anything runs.
+        doc: what comes out, with shapes, for help(); what the visit says unless given.
     """
 
     visit: Visit
     gather: Callable[[PyTree], Any] = lambda tree: tree
     require: Callable[[Layer], None] = lambda model: None
+    doc: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "__doc__", self.doc or self.visit.__doc__)
 
 
 class _Answers(NamedTuple):
@@ -51,6 +61,8 @@ def value_and_grad(model: Layer, loss: Loss, edits: Edits | None = None) -> Call
         structure, shapes and dtypes of params. A key `rng` means training (dropout on); `weights` is one number per
         example; for `total` see `Loss.forward`.
     """
+
+    require_parts(model, loss)
 
     def value_and_gradient(
         params: Params,
@@ -84,6 +96,7 @@ def value_and_quantities(
         A function (params, x, targets, rng=None, weights=None, total=None) -> (loss, {name: quantity}), each quantity a
         tree that mirrors the model unless its `gather` makes something else of it.
     """
+    require_parts(model, loss)
     quantities = {name: q if isinstance(q, Quantity) else Quantity(q) for name, q in quantities.items()}
     for quantity in quantities.values():
         quantity.require(model)
@@ -130,6 +143,14 @@ def backpropagate(
     value, kept = loss.forward(outputs, targets, weights, total)
     _, visited = sweep(model, params, residuals, loss.backward(kept), visit, edits=edits)
     return value, visited, residuals
+
+
+def require_parts(model: Any, loss: Any) -> None:
+    """Refuses what is no layer or no loss, a class for example."""
+    for part, kind in ((model, Layer), (loss, Loss)):
+        if not isinstance(part, kind):
+            hint = f"; write it with brackets, as in {part.__name__}()" if isinstance(part, type) else ""
+            raise TypeError(f"expected a {kind.__name__}, got {part!r}{hint}")
 
 
 def require_examples(x: PyTree) -> None:

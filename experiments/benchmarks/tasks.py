@@ -143,4 +143,4 @@ class LayerGradients:
         return params, x, jax.random.normal(keys[2], y.shape)
 
 
-ENGINES = {"jaxbp": "by_jaxbp", "jax.grad": "by_autodiff", "PyTorch": "by_torch"}
+ENGINES = {"jaxbp": "by_jaxbp", "jax.grad": "by_autodiff", "PyTorch": "by_torch", "gradient": "by_gradient"}

@@ -76,6 +76,7 @@ class Loss:
         counted = self.counted(outputs, targets)
         if weights is None:
             return counted
+        weights = jnp.asarray(weights)
         if weights.shape != outputs.shape[:1]:
             raise ValueError(
                 f"{self}: expected one weight for each of {outputs.shape[0]} examples, got {describe(weights)}"
@@ -102,15 +103,16 @@ class Loss:
             raise TypeError(f"{self}: expected an array of floating-point outputs, got {describe(outputs)}")
         if prod(outputs.shape) == 0 or outputs.ndim == 0:
             raise ValueError(f"{self}: expected at least one example, got outputs {describe(outputs)}: an empty batch?")
-        targets = jnp.asarray(targets)
+        targets = jax.tree.map(jnp.asarray, targets)
         self.require(outputs, targets)
         losses, residuals = self.per_example(outputs, targets)
         weights = self.weigh(outputs, targets, weights)
         total = jnp.sum(weights) if total is None else total
-        if is_concrete(total) and not total > 0:
+        if is_concrete(total) and not np.asarray(total) > 0:
             raise ValueError(f"{self}: no example counts: the weights add up to {total}")
         total = jnp.where(total == 0, 1, total)  # under jit a batch of padding alone costs nothing, and teaches nothing
-        return jnp.sum(weights * losses) / total, (residuals, weights / total, outputs[:0])
+        costs = jnp.where(weights == 0, 0, weights * losses)  # what does not count may be infinite
+        return jnp.sum(costs) / total, (residuals, weights / total, outputs[:0])
 
     def backward(self, residuals: PyTree) -> Float[Array, "n ..."]:
         """g = ∂J/∂outputs, the delta that the sweep begins with."""
