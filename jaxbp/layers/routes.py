@@ -3,11 +3,12 @@
 On CPU there are ways round what is slow in XLA (in brackets milliseconds on two cores, the direct way first). On other
 backends the direct way is taken.
 
-    windows over two axes         XLA shares a convolution among the cores by positions of its last grid axis, and a
-                                  small image has too few. So a few examples lie side by side: (w, n) is one axis, and
-                                  neighbours in the window stand n apart [14x14x32, 5x5: 11.9] 6.0. In match it is
-                                  (w, c) that makes one axis, for there the result has only the window's few positions
-                                  [13.2] 10.0
+    correlate over two axes       XLA has two convolutions. The one it prefers shares its work by columns and channels
+                                  of the result, and runs on one core where these are few; the other takes what has more
+                                  rows than went in. So one row more is asked for, and dropped [14x14x32, 5x5: 11] 7.
+                                  jax.grad of it is slow: XLA has no fast way for the window that it asks for
+    match over two axes           w and c share an axis: the result, otherwise the window's few positions, becomes wide
+                                  enough for all cores [13] 10
     match of few channels         one matmul: what each offset sees, channel by channel, is a row [28x28x1: 2.9] 1.7
     few channels see each other   with G groups XLA's loops don't use the machine: each group is a dense convolution of
                                   its own [match, 4 groups: 500] 4.5; with one channel a group (depthwise) there is
@@ -17,8 +18,7 @@ backends the direct way is taken.
                                   see the same offsets of the window: a spread without zeros for each [4.7] 2
     match, small with a stride    one matmul an offset [2.6] 0.4 for 1x1 with stride 2
 
-All but the products of shifted arrays run over a few examples at once, so that what is moved stays in the cache and
-memory stays small.
+Matmuls and match run over a few examples at once, so that what is moved stays in the cache and memory stays small.
 """
 
 from dataclasses import replace
