@@ -99,7 +99,8 @@ class Recurrence(Layer):
 
     def forward(self, params, x, rng=None):
         require_sequences(self, x)
-        z, lengths, states = x if isinstance(x, Sequences) else Sequences(x)
+        self._require_params(params)
+        z, lengths, states, ended = x if isinstance(x, Sequences) else Sequences(x)
         n, times, _ = z.shape
         state = self.zero_state(n, z.dtype) if states is None else self._required(states[0], n)
         if self.last and states is not None:
@@ -125,14 +126,18 @@ class Recurrence(Layer):
             hidden = jnp.where(real[..., None], hidden, 0)
         y = state[0] if self.last else hidden
         if isinstance(x, Sequences) and not self.last:
-            y = Sequences(hidden, lengths, None if states is None else (*states[1:], state))
+            y = x._replace(values=hidden)
+            if states is not None:
+                y = y._replace(states=states[1:], ended=(*ended, state))
         return y, Kept(hidden, memories, buffers, lengths, initial, mask)
 
     def input_gradient(self, params, kept, g):
         deltas, d = self._back(params, kept, g)
         if kept.lengths is None and kept.initial is None:
             return deltas[0]
-        return Sequences(deltas[0], None, None if kept.initial is None else (d, *g.states[:-1]))
+        if kept.initial is None:
+            return Sequences(deltas[0])
+        return Sequences(deltas[0], None, (d, *g.states), g.ended[:-1])
 
     def param_gradient(self, params, kept, g):
         before, gamma = self.affine(params, kept, g)
@@ -149,7 +154,7 @@ class Recurrence(Layer):
         """The deltas of all times, and ∂J/∂s[n,0]. Under jit the gradients share one scan: XLA sees that it is one."""
         n, times, _ = kept.hidden.shape
         real = None if kept.lengths is None else in_time(kept.hidden, kept.lengths)
-        d = self.zero_state(n, kept.hidden.dtype) if kept.initial is None else g.states[-1]
+        d = self.zero_state(n, kept.hidden.dtype) if kept.initial is None else g.ended[-1]
         if self.last:
             d = (d[0] + values_of(g), *d[1:])
         above, before = values_of(g), (self._before(kept), *kept.memories)
@@ -189,6 +194,12 @@ class Recurrence(Layer):
             return None
         keep = 1 - self.dropout
         return jax.random.bernoulli(rng, keep, (z.shape[0], self.outputs)).astype(z.dtype) / keep
+
+    def _require_params(self, params):
+        shape = (self.outputs, self.gates * self.outputs)
+        if not isinstance(params, dict) or set(params) != {"weight", "bias"} or params["weight"].shape != shape:
+            problem = f"expected parameters {{weight {list(shape)}, bias}}, got {describe(params)}"
+            raise LayerError(self, f"{problem}; do they come from this model's init?")
 
     def _required(self, state, n):
         want = self.zero_state(n, jnp.float32)

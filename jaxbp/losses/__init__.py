@@ -1,11 +1,13 @@
 """The losses, one file a family."""
 
 from jaxbp.losses.classification import BinaryCrossEntropy, SoftmaxCrossEntropy
+from jaxbp.losses.ctc import CTC, Transcripts
 from jaxbp.losses.linear_cross_entropy import LinearCrossEntropy
 from jaxbp.losses.loss import Loss
 from jaxbp.losses.regression import HalfSquaredError, Huber, MeanSquaredError
 
 __all__ = [
+    "CTC",
     "BinaryCrossEntropy",
     "HalfSquaredError",
     "Huber",
@@ -13,4 +15,5 @@ __all__ = [
     "Loss",
     "MeanSquaredError",
     "SoftmaxCrossEntropy",
+    "Transcripts",
 ]

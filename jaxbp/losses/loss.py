@@ -103,11 +103,12 @@ class Loss:
             raise TypeError(f"{self}: expected an array of floating-point outputs, got {describe(outputs)}")
         if prod(outputs.shape) == 0 or outputs.ndim == 0:
             raise ValueError(f"{self}: expected at least one example, got outputs {describe(outputs)}: an empty batch?")
-        targets = jnp.asarray(targets)
+        targets = jax.tree.map(jnp.asarray, targets)
         self.require(outputs, targets)
         losses, residuals = self.per_example(outputs, targets)
         share = shares(self, self.weigh(outputs, targets, weights), total)
-        return jnp.sum(share * losses), (residuals, share, outputs[:0])
+        costs = jnp.where(share == 0, 0, share * losses)  # what does not count may be infinite
+        return jnp.sum(costs), (residuals, share, outputs[:0])
 
     def backward(self, residuals: PyTree) -> Float[Array, "n ..."]:
         """g = ∂J/∂outputs, the delta that the sweep begins with."""
@@ -136,7 +137,7 @@ class Loss:
 def shares(loss: Loss, weights: Array, total: Array | None) -> Array:
     """Each loss's share of the mean, w / Σ w, or w / total where that is given."""
     total = jnp.sum(weights) if total is None else total
-    if is_concrete(total) and not total > 0:
+    if is_concrete(total) and not np.asarray(total) > 0:
         raise ValueError(f"{loss}: no example counts: the weights add up to {total}")
     return weights / jnp.where(
         total == 0, 1, total

@@ -4,7 +4,12 @@ from importlib.util import find_spec
 
 MISSING = {
     name: tests
-    for name, tests in {"torch": "test_torch*.py", "backpack": "test_backpack.py"}.items()
+    for name, tests in {
+        "torch": "test_torch*.py",
+        "backpack": "test_backpack.py",
+        "traceax": "test_curvature_libraries.py",
+        "matfree": "test_curvature_libraries.py",
+    }.items()
     if find_spec(name) is None
 }
 collect_ignore_glob = list(MISSING.values())

@@ -52,7 +52,7 @@ def test_padded_sequences_in_both_directions_agree_with_pytorch(cell, theirs):
         layer, params = jaxbp.Bidirectional(cell(OUTPUTS)), ours_from(module, lambda a: a.detach().numpy())
         arrays = by_direction([np.asarray(b.detach()) for b in begin])
         sequences = jaxbp.Sequences(jnp.asarray(x.detach().numpy()), jnp.asarray(LENGTHS), arrays)
-        g = jaxbp.Sequences(jnp.asarray(g_y, float), None, by_direction(g_end))
+        g = jaxbp.Sequences(jnp.asarray(g_y, float), None, (), by_direction(g_end))
 
         @jax.jit
         def run(params, x, g):
@@ -62,7 +62,7 @@ def test_padded_sequences_in_both_directions_agree_with_pytorch(cell, theirs):
         out, dx, gradient = run(params, sequences, g)
         expected = (
             (out.values, y),
-            *zip(out.states, by_direction([np.asarray(e.detach()) for e in end]), strict=True),
+            *zip(out.ended, by_direction([np.asarray(e.detach()) for e in end]), strict=True),
             (dx.values, x.grad),
             *zip(dx.states, by_direction([np.asarray(b.grad) for b in begin]), strict=True),
         )
