@@ -128,7 +128,8 @@ def examples(site: Site) -> int:
     """N, or a refusal where examples are mixed."""
     if site.layer.mixes_examples:
         raise mixing(site.path, site.layer)
-    return jax.tree.leaves(site.g)[0].shape[0]
+    deltas = jax.tree.leaves(site.g)
+    return deltas[0].shape[0] if deltas else 0  # integer outputs have no delta
 
 
 def own(site: Site) -> Site:
