@@ -102,7 +102,7 @@ class MultiHeadAttention(Composite):
         return dataclasses.replace(self, inside=tuple(children.items()))
 
     def init(self, key, x):
-        x, memory, _ = self._parts(x)
+        x, memory = self._parts(x)
         params = {"attention": ()}
         for name, k in zip(("query", "key", "value"), jax.random.split(key, 4)[:3], strict=True):
             with located(name):
@@ -113,7 +113,8 @@ class MultiHeadAttention(Composite):
         return {name: params[name] for name in self.children}
 
     def forward(self, params, x, rng=None):
-        own, memory, mask = self._parts(x)
+        own, memory = self._parts(x)
+        mask = visible(memory, x.mask if isinstance(x, Context) else None)
         children, residuals, heads = self.children, {}, []
         for name in ("query", "key", "value"):
             with located(name):
@@ -160,15 +161,20 @@ class MultiHeadAttention(Composite):
             return Context(of(like.x, dx + dm))
         return Context(of(like.x, dx), of(like.memory, dm))
 
-    def _parts(self, x: PyTree) -> tuple[PyTree, PyTree, Array | None]:
-        """x, the memory, and the mask of both padding and the user."""
-        x, memory, mask = x if isinstance(x, Context) else Context(x)
+    def _parts(self, x: PyTree) -> tuple[PyTree, PyTree]:
+        """x and the memory."""
+        x, memory, _ = x if isinstance(x, Context) else Context(x)
         memory = x if memory is None else memory
         for array in (values_of(x), values_of(memory)):
             require_floating(self, array)
             if len(array.shape) != 3:
                 raise LayerError(self, f"expected [examples, positions, features], got {describe(array)}")
-        if isinstance(memory, Sequences) and memory.lengths is not None:
-            real = in_time(memory.values, memory.lengths)
-            mask = real if mask is None else mask & jnp.expand_dims(real, range(1, mask.ndim - 1))
-        return x, memory, mask
+        return x, memory
+
+
+def visible(memory: PyTree, mask: Array | None) -> Array | None:
+    """What the user and the memory's padding both leave to be looked at."""
+    if not isinstance(memory, Sequences) or memory.lengths is None:
+        return mask
+    real = in_time(memory.values, memory.lengths)
+    return real if mask is None else mask & jnp.expand_dims(real, range(1, mask.ndim - 1))

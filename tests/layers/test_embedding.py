@@ -11,11 +11,9 @@ from tests.arrays import normal
 TOKENS = jnp.array([[0, 2, 2], [1, 0, 2]])
 
 
-def test_embeddings_and_positions_obey_the_layer_laws():
+def test_embeddings_obey_the_layer_laws():
     jaxbp.check_layer(Embedding(3, 2), TOKENS)
     jaxbp.check_layer(TiedEmbedding(3, 2), (TOKENS, normal(2, 4, 2)))
-    jaxbp.check_layer(LearnedPositions(4), normal(2, 3, 2))
-    jaxbp.check_layer(SinusoidalPositions(), normal(2, 3, 5))
 
 
 def test_an_embedding_worked_by_hand():

@@ -53,7 +53,7 @@ def test_in_bfloat16_sums_are_taken_in_float32():
 def test_it_trains_and_evaluates_a_tied_language_model():
     import optax
 
-    model = jaxbp.LanguageModel(7, 4, jaxbp.encoder_block(4, 2, causal=True), whole=False)
+    model = jaxbp.LanguageModel(7, 4, jaxbp.Dense(4), whole=False)
     tokens = labels(40, 7).reshape(8, 5)
     x, y = tokens[:, :-1], tokens[:, 1:]
     report = jaxbp.check_gradients(model, LinearCrossEntropy(tokens=3), model.init(jax.random.key(0), x), x[:2], y[:2])
