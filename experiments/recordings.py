@@ -1,0 +1,137 @@
+"""Recordings of speech: the spoken digits, strings of them, a user's own file; mono, float32, 8,000 samples a second.
+
+A string of digits is what one speaker might have said: recordings of that speaker, with pauses between them. The
+pauses aren't empty: they hold the hiss of the quietest moment of the recording before, as the room would.
+"""
+
+import io
+from math import gcd
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32, Int
+from scipy.signal import resample_poly
+
+from experiments.data import DataError, load_spoken_digits
+
+RATE = 8000
+Samples = Float32[np.ndarray, " n"]
+
+
+class Recordings(NamedTuple):
+    """Single digits: samples, what was said, by whom, and the number of the take (0 to 49)."""
+
+    samples: list[Samples]
+    digits: Int[np.ndarray, " n"]
+    speakers: np.ndarray
+    takes: Int[np.ndarray, " n"]
+
+    def chosen(self, which: np.ndarray) -> "Recordings":
+        """Those where `which` is true, or at these places."""
+        places = np.arange(len(self.digits))[which]
+        return Recordings([self.samples[i] for i in places], self.digits[places], *(a[places] for a in self[2:]))
+
+
+def spoken_digits() -> Recordings:
+    """The 3,000 recordings of the Free Spoken Digit Dataset: six speakers, fifty takes of each digit."""
+    files = load_spoken_digits()
+    samples = [soundfile.read(io.BytesIO(content), dtype="float32")[0] for content in files.values()]
+    digits, speakers, takes = zip(*(name.removesuffix(".wav").split("_") for name in files), strict=True)
+    return Recordings(samples, np.array(digits, int), np.array(speakers), np.array(takes, int))
+
+
+def windows(recordings: Recordings, length: int = RATE) -> Float32[np.ndarray, "n length"]:
+    """Each recording in the middle of a window; of a longer one the loudest stretch of that length."""
+    return np.stack([centred(samples, length) for samples in recordings.samples])
+
+
+def centred(samples: Samples, length: int) -> Float32[np.ndarray, " length"]:
+    """The samples in a window of that length, with silence around them, or the loudest stretch of them."""
+    if len(samples) > length:
+        energy = np.concatenate([[0.0], np.cumsum(samples**2, dtype=np.float64)])
+        start = np.argmax(energy[length:] - energy[:-length])
+        return samples[start : start + length]
+    before = (length - len(samples)) // 2
+    return np.pad(samples, (before, length - len(samples) - before))
+
+
+class Strings(NamedTuple):
+    """Strings of digits: samples [n, longest], their numbers [n], the digits [n, most] and how many they are [n]."""
+
+    samples: Float32[np.ndarray, "n longest"]
+    lengths: Int[np.ndarray, " n"]
+    digits: Int[np.ndarray, "n most"]
+    counts: Int[np.ndarray, " n"]
+
+
+def digit_strings(
+    rng: np.random.Generator, recordings: Recordings, n: int, longest: float = 5.0, most: int = 7
+) -> Strings:
+    """n strings of 1 to `most` digits, each number equally often, spoken by one speaker with pauses in between.
+
+    Args:
+        rng: draws speakers, takes and pauses; every recording is taken before one is taken again.
+        recordings: the single digits to be joined.
+        n: how many strings.
+        longest: seconds; a string that would be longer loses its last digits.
+        most: digits in a string.
+    """
+    strings, digits = np.zeros((n, round(longest * RATE)), np.float32), np.zeros((n, most), np.int32)
+    lengths, counts = np.zeros(n, np.int32), np.zeros(n, np.int32)
+    names = np.unique(recordings.speakers)
+    decks = {name: np.zeros(0, int) for name in names}
+    for i in range(n):
+        name = names[rng.integers(len(names))]
+        parts = [pause(rng, np.zeros(1, np.float32))]
+        for _ in range(1 + i % most):
+            if not len(decks[name]):
+                decks[name] = rng.permutation(np.flatnonzero(recordings.speakers == name))
+            taken = decks[name][-1]
+            said = recordings.samples[taken]
+            after = pause(rng, said)
+            if sum(map(len, parts)) + len(said) + len(after) > strings.shape[1]:
+                break
+            decks[name] = decks[name][:-1]
+            parts += [said, after]
+            digits[i, counts[i]] = recordings.digits[taken]
+            counts[i] += 1
+        joined = np.concatenate(parts)
+        lengths[i] = len(joined)
+        strings[i, : lengths[i]] = joined
+    return Strings(strings, lengths, digits, counts)
+
+
+def pause(rng: np.random.Generator, before: Samples, shortest: float = 0.03, longest: float = 0.3) -> Samples:
+    """The hiss of the quietest 10 ms of `before`, for a while (seconds)."""
+    n = round(RATE * rng.uniform(shortest, longest))
+    frames = before[: len(before) // 80 * 80].reshape(-1, 80)
+    level = frames.std(axis=1).min() if len(frames) else 0.0
+    return (level * rng.standard_normal(n)).astype(np.float32)
+
+
+def read_recording(path: Path) -> Samples:
+    """A user's file, of any rate and number of channels, as one channel of 8,000 samples a second.
+
+    Raises DataError, in one sentence, where there is no such file, where it is no audio, or where it is empty.
+    """
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{path} can't be read as audio: {error.error_string}") from None
+    mono = samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise DataError(f"{path} holds samples that are no finite numbers: it is damaged.")
+    divisor = gcd(RATE, rate)
+    if len(mono) * RATE < 0.1 * RATE * rate:
+        raise DataError(
+            f"{path} is {'empty' if not len(mono) else 'shorter than 0.1 seconds'}: there is nothing to hear."
+        )
+    return resample_poly(mono, RATE // divisor, rate // divisor).astype(np.float32)
+
+
+def clipped(samples: Samples) -> float:
+    """The share of samples that are stuck at the loudest value: two or more in a row, as a recorder cuts peaks off."""
+    loud = np.abs(samples) >= 0.999 * np.abs(samples).max(initial=1e-9)
+    return float(np.mean(loud[1:] & loud[:-1])) if len(samples) > 1 else 0.0
