@@ -1,69 +1,42 @@
-"""Augmentation of speech: pure functions of a key, each recording drawn its own change.
+"""Augmentation of speech: each recording drawn its own change, anew in every epoch.
 
     speed    y[t] = x(r t), log r uniform: faster and higher, or slower and lower, as if somebody else spoke
-    noise    y = x + σ n, n white or brownish, σ from the recording's own power and a random signal-to-noise ratio
+    noise    y = x + σ n, n from bright to dark, σ from x's own power and a random signal-to-noise ratio
     masks    some stretches of time and some bands of frequency are set to the mean (0 after normalisation)
 
-x(r t) falls between samples: it is read from its neighbours by band-limited interpolation, a sinc under Hann's window,
-whose cutoff goes down with 1 / r so that nothing is folded back from above half the rate.
-
 Sources: Ko et al., Audio Augmentation for Speech Recognition (2015), for the speed; Park et al., SpecAugment (2019),
-arXiv 1904.08779, for the masks; Smith & Gossett, A Flexible Sampling-Rate Conversion Method (1984).
+arXiv 1904.08779, for the masks.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
+from scipy.fft import next_fast_len
+from scipy.signal import resample
+
+Samples = Float32[np.ndarray, " n"]
 
 
-def resampled(samples: Float[Array, " n"], places: Float[Array, " m"], cutoff, reach: int = 6) -> Float[Array, " m"]:
-    """x at places between its samples; cutoff ≤ 1 in units of half the rate."""
-    base = jnp.floor(places).astype(jnp.int32)
-    neighbours = base[:, None] + jnp.arange(1 - reach, reach + 1)
-    distance = places[:, None] - neighbours
-    weight = cutoff * jnp.sinc(cutoff * distance) * jnp.cos(jnp.pi * distance / (2 * reach)) ** 2
-    there = (neighbours >= 0) & (neighbours < len(samples))
-    return jnp.sum(jnp.where(there, weight * jnp.asarray(samples)[neighbours], 0), axis=-1)
+def speed(rng: np.random.Generator, samples: Samples, most: float = 1.2) -> Float32[np.ndarray, " m"]:
+    """The recording faster or slower by up to a factor of `most`, band-limited."""
+    silence = next_fast_len(len(samples), real=True) - len(samples)
+    whole = len(samples) + silence
+    faster = resample(
+        np.pad(samples, (0, silence)), next_fast_len(round(whole * most ** rng.uniform(-1, 1)), real=True)
+    )
+    return faster[: round(len(samples) * len(faster) / whole)].astype(np.float32)
 
 
-@partial(jax.jit, static_argnames=("most", "centred"))
-def speed(
-    key: PRNGKeyArray, samples: Float[Array, "n samples"], lengths: Int[Array, " n"], most: float = 1.15, centred=False
-) -> tuple[Float[Array, "n samples"], Int[Array, " n"]]:
-    """Every recording faster or slower by up to a factor of `most`; samples and their new numbers.
-
-    One that would become too long is cut. centred: the recordings lie in the middle of windows, and shall stay there.
-    """
-    count = samples.shape[1]
-    rates = most ** jax.random.uniform(key, lengths.shape, minval=-1.0, maxval=1.0)
-    middle = (count - 1) / 2 if centred else 0.0
-
-    def one(x, rate):
-        return resampled(x, middle + rate * (jnp.arange(count) - middle), jnp.minimum(1.0, 1 / rate))
-
-    return jax.vmap(one)(samples, rates), jnp.minimum(count, (lengths / rates).astype(lengths.dtype))
-
-
-@partial(jax.jit, static_argnames=("quietest", "loudest"))
-def noise(
-    key: PRNGKeyArray,
-    samples: Float[Array, "n samples"],
-    lengths: Int[Array, " n"],
-    quietest: float = 50.0,
-    loudest: float = 10.0,
-) -> Float[Array, "n samples"]:
-    """Noise of a signal-to-noise ratio between `loudest` and `quietest` dB, added up to each recording's length."""
-    draw, ratio, colour = jax.random.split(key, 3)
-    white = jax.random.normal(draw, samples.shape, samples.dtype)
-    # x[t] + c x[t-1] has power 1 + c²: from bright (c < 0) to dark (c > 0).
-    c = jax.random.uniform(colour, (len(lengths), 1), minval=-0.5, maxval=1.0)
-    coloured = (white + c * jnp.roll(white, 1, axis=1)) / jnp.sqrt(1 + c * c)
-    decibels = jax.random.uniform(ratio, (len(lengths), 1), minval=loudest, maxval=quietest)
-    inside = jnp.arange(samples.shape[1]) < lengths[:, None]
-    power = jnp.sum(samples**2, axis=1, keepdims=True) / jnp.maximum(lengths, 1)[:, None]
-    return jnp.where(inside, samples + coloured * jnp.sqrt(power) * 10 ** (-decibels / 20), 0.0)
+def noise(rng: np.random.Generator, samples: Samples, quietest: float = 50.0, loudest: float = 10.0) -> Samples:
+    """The recording with noise, at a signal-to-noise ratio from `loudest` to `quietest` dB."""
+    white = rng.standard_normal(len(samples) + 1, dtype=np.float32)
+    c = rng.uniform(-0.5, 1.0)  # white[t] + c white[t-1] has the power 1 + c²; bright where c < 0, dark where c > 0
+    coloured = (white[1:] + c * white[:-1]) / np.sqrt(1 + c * c)
+    level = np.sqrt(np.mean(samples**2)) * 10 ** (-rng.uniform(loudest, quietest) / 20)
+    return (samples + level * coloured).astype(np.float32)
 
 
 @partial(jax.jit, static_argnames=("times", "longest", "bands", "widest"))
