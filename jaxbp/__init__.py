@@ -10,15 +10,19 @@ from jaxbp.check import check_gradients
 from jaxbp.compose import Parallel, Recompute, Repeat, Residual, Serial
 from jaxbp.diverged import Diverged
 from jaxbp.figures import plot_flow
-from jaxbp.initializers import Glorot, He, LeCun
+from jaxbp.initializers import Glorot, He, LeCun, Orthogonal
 from jaxbp.inspect import layer_sizes, summary, trace
 from jaxbp.interop import FromAutodiff, as_custom_vjp
 from jaxbp.laws import check_layer
 from jaxbp.layer import Layer, LayerError, Site
 from jaxbp.layers import (
+    GRU,
+    LSTM,
+    RNN,
     AdaptiveAvgPool,
     AvgPool,
     BatchNorm,
+    Bidirectional,
     Concatenate,
     Conv,
     ConvTranspose,
@@ -35,9 +39,11 @@ from jaxbp.layers import (
     LeakyRelu,
     LogSoftmax,
     MaxPool,
+    OnValues,
     Relu,
     Reshape,
     RMSNorm,
+    Sequences,
     Sigmoid,
     Silu,
     Softmax,
@@ -45,6 +51,8 @@ from jaxbp.layers import (
     SpatialDropout,
     Sum,
     Tanh,
+    Values,
+    initial_states,
 )
 from jaxbp.loop import evaluate, fit, train_epoch
 from jaxbp.losses import BinaryCrossEntropy, HalfSquaredError, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy
@@ -55,9 +63,13 @@ from jaxbp.train import TrainState, make_train_step
 __version__ = "0.1.0"
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool",
     "AvgPool",
     "BatchNorm",
+    "Bidirectional",
     "BinaryCrossEntropy",
     "Composite",
     "Concatenate",
@@ -87,6 +99,8 @@ __all__ = [
     "Loss",
     "MaxPool",
     "MeanSquaredError",
+    "OnValues",
+    "Orthogonal",
     "Parallel",
     "Quantity",
     "RMSNorm",
@@ -95,6 +109,7 @@ __all__ = [
     "Repeat",
     "Reshape",
     "Residual",
+    "Sequences",
     "Serial",
     "Sigmoid",
     "Silu",
@@ -106,12 +121,14 @@ __all__ = [
     "Sum",
     "Tanh",
     "TrainState",
+    "Values",
     "as_custom_vjp",
     "check_gradients",
     "check_layer",
     "delta",
     "evaluate",
     "fit",
+    "initial_states",
     "keep",
     "layer_sizes",
     "leaves",

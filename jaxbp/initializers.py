@@ -6,6 +6,8 @@ For a weight with fan_in inputs and fan_out outputs (in a convolution each times
     Glorot   variance 2 / (fan_in + fan_out)    a compromise with the deltas       Glorot & Bengio (2010)
     He       variance 2 / fan_in                makes up for relu's dead half      He et al. (2015), arXiv 1502.01852
 
+And one for weights that a signal passes time after time: Orthogonal, which keeps lengths as they are.
+
 Each is a value, not a closure, so that layers that hold it stay comparable and hashable; JAX draws the numbers.
 """
 
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
@@ -45,3 +48,20 @@ class He:
 
     def __call__(self, key, shape, dtype):
         return jax.nn.initializers.he_normal()(key, shape, dtype)
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """Orthogonal blocks [inputs, inputs] side by side, as many as the outputs hold.
+
+    Source: Saxe et al., arXiv 1312.6120.
+    """
+
+    def __call__(self, key, shape, dtype):
+        *leading, inputs, outputs = shape
+        if outputs % inputs:
+            raise ValueError(f"Orthogonal needs outputs that are a multiple of the inputs, not {shape}")
+        blocks = jax.random.orthogonal(
+            key, inputs, (*leading, outputs // inputs), jnp.promote_types(dtype, jnp.float32)
+        )
+        return jnp.moveaxis(blocks, -3, -2).reshape(shape).astype(dtype)

@@ -72,13 +72,17 @@ class FromAutodiff(Layer):
         moving, fixed = split_floating(x)
         if not jax.tree.leaves(moving):
             return jax.tree.map(lambda _: None, x)
-        _, pull_back = jax.vjp(lambda moving: self._call(params, merge(moving, fixed), rng), moving)
+        _, pull_back = jax.vjp(lambda moving: self._floating(params, merge(moving, fixed), rng), moving)
         return pull_back(g)[0]
 
     def param_gradient(self, params, residuals, g):
         x, rng = residuals
-        _, pull_back = jax.vjp(lambda params: self._call(params, x, rng), params)
+        _, pull_back = jax.vjp(lambda params: self._floating(params, x, rng), params)
         return pull_back(g)[0]
+
+    def _floating(self, params, x, rng):
+        """The outputs that a gradient comes back to."""
+        return split_floating(self._call(params, x, rng))[0]
 
     def _call(self, params, x, rng):
         arguments = (params, x) if self._has_params() else (x,)

@@ -12,17 +12,27 @@ from jaxbp.layers.activation import (
     Softplus,
     Tanh,
 )
+from jaxbp.layers.bidirectional import Bidirectional
 from jaxbp.layers.convolution import Conv, ConvTranspose
 from jaxbp.layers.dense import Dense
 from jaxbp.layers.dropout import Dropout, SpatialDropout
+from jaxbp.layers.gru import GRU
+from jaxbp.layers.lstm import LSTM
 from jaxbp.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from jaxbp.layers.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from jaxbp.layers.recurrence import initial_states
 from jaxbp.layers.reshape import Concatenate, Flatten, Identity, Reshape, Sum
+from jaxbp.layers.rnn import RNN
+from jaxbp.layers.sequences import OnValues, Sequences, Values
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool",
     "AvgPool",
     "BatchNorm",
+    "Bidirectional",
     "Concatenate",
     "Conv",
     "ConvTranspose",
@@ -39,9 +49,11 @@ __all__ = [
     "LeakyRelu",
     "LogSoftmax",
     "MaxPool",
+    "OnValues",
     "RMSNorm",
     "Relu",
     "Reshape",
+    "Sequences",
     "Sigmoid",
     "Silu",
     "Softmax",
@@ -49,4 +61,6 @@ __all__ = [
     "SpatialDropout",
     "Sum",
     "Tanh",
+    "Values",
+    "initial_states",
 ]

@@ -1,0 +1,73 @@
+"""The gated recurrent unit: one gate says how much of the state stays, another how much of it the candidate sees.
+
+The variant of cuDNN, PyTorch and Keras, in which the reset gate acts behind the recurrent weights (in the first paper
+it acts before them), so that one matmul serves all three blocks. With z = x W + b and p = h[n,t-1] U + b' (see
+`recurrence.py`), each in three blocks r, u, m of `outputs` columns; all element by element:
+
+    r = σ(z_r + p_r)         reset
+    u = σ(z_u + p_u)         update
+    m = tanh(z_m + r p_m)    the candidate
+    h[n,t] = (1 - u) m + u h[n,t-1]
+
+Back, from ∂h:
+
+    δ_m = ∂h (1 - u) (1 - m²)
+    δ_u = ∂h (h[n,t-1] - m) u (1 - u)      γ_u = δ_u
+    δ_r = δ_m p_m r (1 - r)                γ_r = δ_r       γ_m = δ_m r
+    ∂h[n,t-1] = ∂h u                       and through p
+
+A step keeps r, u, m and p_m. As γ differs from δ, b' is no second b: it has a gradient of its own, Σ γ.
+
+Sources: Cho et al., arXiv 1406.1078; Appleyard et al., arXiv 1604.01946 (this variant). As torch.nn.GRU, whose r, z, n
+are r, u, m; W and b are weight_ih (transposed) and bias_ih, U and b' are weight_hh (transposed) and bias_hh.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxbp.layers.recurrence import Recurrence
+from jaxbp.layers.recurrent import Recurrent
+
+
+@dataclass(frozen=True)
+class GRURecurrence(Recurrence):
+    """The state is (h,)."""
+
+    gates = 3
+    bias = True
+
+    def buffers(self, z):
+        return z, jnp.zeros((*z.shape[:2], self.outputs), z.dtype)
+
+    def step(self, z, p, state):
+        (before,) = state
+        (z_r, z_u, z_m), (p_r, p_u, p_m) = jnp.split(z, 3, -1), jnp.split(p, 3, -1)
+        r, u = jax.nn.sigmoid(z_r + p_r), jax.nn.sigmoid(z_u + p_u)
+        m = jnp.tanh(z_m + r * p_m)
+        return ((1 - u) * m + u * before,), (jnp.concatenate([r, u, m], -1), p_m)
+
+    def step_back(self, kept, before, d):
+        (gates, p_m), (dh,) = kept, d
+        r, u, m = jnp.split(gates, 3, -1)
+        d_m = dh * (1 - u) * (1 - m * m)
+        d_u = dh * (before - m) * u * (1 - u)
+        d_r = d_m * p_m * r * (1 - r)
+        gamma_m = d_m * r
+        return (
+            (jnp.concatenate([d_r, d_u, d_m], -1), gamma_m),
+            jnp.concatenate([d_r, d_u, gamma_m], -1),
+            (dh * u,),
+        )
+
+    def hidden_deltas(self, deltas):
+        delta, gamma_m = deltas
+        return jnp.concatenate([delta[..., : 2 * self.outputs], gamma_m], -1)
+
+
+@dataclass(frozen=True)
+class GRU(Recurrent):
+    """The gated recurrent unit; for its arguments see `Recurrent`."""
+
+    cell = GRURecurrence

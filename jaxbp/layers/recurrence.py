@@ -1,0 +1,216 @@
+"""What recurrent layers share: the run through time, and backpropagation through time.
+
+Each is two layers, one after the other. Let n run over examples, t over times, h over outputs, and k over the
+pre-activations of all gates (1, 3 or 4 times as many as outputs):
+
+    input        z[n,t,k] = Σ_i x[n,t,i] W[i,k] + b[k]       a Dense layer: all times in one matmul
+    recurrent    s[n,t] = step(z[n,t], s[n,t-1]; U)          the state s: h alone, or (h, c) in an LSTM
+
+A step takes in the state before through the pre-activations p[n,t,k] = Σ_h h[n,t-1,h] U[h,k] alone (and where a cell
+carries it on element by element). Let δ[n,t] = ∂J/∂z[n,t], γ[n,t] = ∂J/∂p[n,t], and ∂s[n,t] = ∂J/∂s[n,t] in full:
+
+    from t = T down to 1:   ∂s[n,t] = g[n,t] + what comes back from t+1
+                            δ, γ and the way back to s[n,t-1] by the cell's `step_back`
+    after the scan:         ∂J/∂U[h,k] = Σ_{n,t} h[n,t-1,h] γ[n,t,k]       one matmul over time and batch
+                            ∂J/∂W, ∂J/∂b, ∂J/∂x from δ, as in any Dense layer
+
+So the scan carries deltas only. δ = γ but for the GRU, in which a gate comes between.
+
+What a step keeps for the way back is written over z, and δ is written over what was kept: both scans work in place.
+The hidden states are the output itself.
+
+In padding the state stands still, the output is zero, and so is δ.
+
+Sources: Werbos, Backpropagation Through Time, Proc. IEEE 78 (1990); Gal & Ghahramani, arXiv 1512.05287 (dropout with
+one mask for all times).
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from jaxbp.initializers import Initializer, Orthogonal
+from jaxbp.layer import Layer, LayerError, contract, describe
+from jaxbp.layers.sequences import Sequences, State, in_time, require_sequences, values_of
+from jaxbp.reverse import layers
+
+Buffers = tuple[Array, ...]
+
+
+class Kept(NamedTuple):
+    """The residuals. None: no lengths, zeros to begin with, no dropout."""
+
+    hidden: Float[Array, "n t h"]
+    buffers: Buffers
+    lengths: Array | None
+    initial: Float[Array, "n h"] | None
+    mask: Float[Array, "n h"] | None
+
+
+@dataclass(frozen=True)
+class Recurrence(Layer):
+    """The recurrent half, from z [n, t, k] to h [n, t, outputs]. A cell gives `step` and `step_back`.
+
+    gates: how many times as many pre-activations as outputs.
+    bias: whether p has a bias of its own, p = h U + b.
+    """
+
+    outputs: int
+    last: bool = False
+    from_end: bool = False
+    dropout: float = 0.0
+    initializer: Initializer = Orthogonal()
+
+    gates = 1
+    bias = False
+
+    def zero_state(self, n: int, dtype: Any) -> State:
+        """The state that a run begins with unless told otherwise."""
+        return (jnp.zeros((n, self.outputs), dtype),)
+
+    def buffers(self, z: Float[Array, "n t k"]) -> Buffers:
+        """Arrays [n, t, ...], z first, over which each step writes what it keeps, and each step back its deltas."""
+        return (z,)
+
+    def step(self, z: Array, p: Array, state: State) -> tuple[State, Buffers]:
+        """One time: s[n,t] and what is kept, from z[n,t], p[n,t] and s[n,t-1]."""
+        raise NotImplementedError
+
+    def step_back(self, kept: Buffers, before: Array, d: State) -> tuple[Buffers, Array, State]:
+        """The same time on the way back, from ∂s[n,t] = d and before = h[n,t-1].
+
+        Returns the deltas that are written over what was kept, δ[n,t] first; γ[n,t]; and ∂J/∂s[n,t-1] but for the way
+        through p.
+        """
+        raise NotImplementedError
+
+    def hidden_deltas(self, deltas: Buffers) -> Float[Array, "n t k"]:
+        """γ from the deltas of all times."""
+        return deltas[0]
+
+    def init(self, key, x):
+        dtype = values_of(x).dtype
+        params = {"weight": self.initializer(key, (self.outputs, self.gates * self.outputs), dtype)}
+        return params | {"bias": jnp.zeros(self.gates * self.outputs, dtype)} if self.bias else params
+
+    def forward(self, params, x, rng=None):
+        require_sequences(self, x)
+        z, lengths, states = x if isinstance(x, Sequences) else Sequences(x)
+        n, times, _ = z.shape
+        state = self.zero_state(n, z.dtype) if states is None else self._required(states[0], n)
+        if self.last and states is not None:
+            raise LayerError(self, "with last=True the states would be lost; the last output is in the final state")
+        real = None if lengths is None else in_time(z, lengths)
+        mask, initial = self._mask(rng, z), None if states is None else state[0]
+
+        def turn(i, carry):
+            state, hidden, buffers = carry
+            t = times - 1 - i if self.from_end else i
+            h = state[0] if mask is None else state[0] * mask
+            p = contract("nh,hk->nk", h, params["weight"], dtype=h.dtype)
+            new, kept = self.step(take(buffers[0], t), p + params["bias"] if self.bias else p, state)
+            if real is not None:
+                new = where(real[:, t], new, state)
+            return new, put(hidden, new[0], t), put(buffers, kept, t)
+
+        hidden = jnp.zeros((n, times, self.outputs), z.dtype)
+        state, hidden, buffers = lax.fori_loop(0, times, turn, (state, hidden, self.buffers(z)))
+        if real is not None:
+            hidden = jnp.where(real[..., None], hidden, 0)
+        y = state[0] if self.last else hidden
+        if isinstance(x, Sequences) and not self.last:
+            y = Sequences(hidden, lengths, None if states is None else (*states[1:], state))
+        return y, Kept(hidden, buffers, lengths, initial, mask)
+
+    def input_gradient(self, params, kept, g):
+        deltas, d = self._back(params, kept, g)
+        if kept.lengths is None and kept.initial is None:
+            return deltas[0]
+        return Sequences(deltas[0], None, None if kept.initial is None else (d, *g.states[:-1]))
+
+    def param_gradient(self, params, kept, g):
+        before, deltas = self.affine(params, kept, g)
+        gradient = {"weight": contract("nth,ntk->hk", before, deltas, dtype=params["weight"].dtype)}
+        return gradient | {"bias": jnp.sum(deltas, (0, 1)).astype(params["bias"].dtype)} if self.bias else gradient
+
+    def affine(self, params, kept, g):
+        """h[n,t-1] behind the dropout, and γ[n,t]."""
+        before = self._before(kept)
+        before = before if kept.mask is None else before * kept.mask[:, None]
+        return before, self.hidden_deltas(self._back(params, kept, g)[0])
+
+    def _back(self, params, kept: Kept, g: PyTree) -> tuple[Buffers, State]:
+        """The deltas of all times, and ∂J/∂s[n,0]. Under jit the gradients share one scan: XLA sees that it is one."""
+        n, times, _ = kept.hidden.shape
+        real = None if kept.lengths is None else in_time(kept.hidden, kept.lengths)
+        d = self.zero_state(n, kept.hidden.dtype) if kept.initial is None else g.states[-1]
+        if self.last:
+            d = (d[0] + values_of(g), *d[1:])
+        above, before = values_of(g), self._before(kept)
+
+        def turn(i, carry):
+            d, buffers = carry
+            t = i if self.from_end else times - 1 - i
+            here = d if self.last else (d[0] + take(above, t), *d[1:])
+            deltas, gamma, past = self.step_back(take(buffers, t), take(before, t), here)
+            dh = contract("nk,hk->nh", gamma, params["weight"], dtype=gamma.dtype)
+            past = (past[0] + (dh if kept.mask is None else dh * kept.mask), *past[1:])
+            if real is not None:
+                past, deltas = (
+                    where(real[:, t], past, d),
+                    where(real[:, t], deltas, jax.tree.map(jnp.zeros_like, deltas)),
+                )
+            return past, put(buffers, deltas, t)
+
+        d, deltas = lax.fori_loop(0, times, turn, (d, kept.buffers))
+        return deltas, d
+
+    def _before(self, kept: Kept) -> Float[Array, "n t h"]:
+        """h[n,t-1]: the hidden states one time later, the initial state first."""
+        hidden = kept.hidden
+        first = (jnp.zeros_like(hidden[:, 0]) if kept.initial is None else kept.initial)[:, None]
+        if not self.from_end:
+            return jnp.concatenate([first, hidden[:, :-1]], 1)
+        if kept.lengths is not None:  # the run begins behind the padding
+            hidden = jnp.where(in_time(hidden, kept.lengths)[..., None], hidden, first)
+        return jnp.concatenate([hidden[:, 1:], first], 1)
+
+    def _mask(self, rng, z):
+        if rng is None or self.dropout == 0:
+            return None
+        keep = 1 - self.dropout
+        return jax.random.bernoulli(rng, keep, (z.shape[0], self.outputs)).astype(z.dtype) / keep
+
+    def _required(self, state, n):
+        want = self.zero_state(n, jnp.float32)
+        if not isinstance(state, tuple) or [jnp.shape(a) for a in state] != [a.shape for a in want]:
+            shapes = ", ".join(str(list(a.shape)) for a in want)
+            raise LayerError(self, f"expected a state ({shapes}), got {describe(state)}")
+        return state
+
+
+def take(tree: PyTree, t: Array | int) -> PyTree:
+    """Of arrays [n, t, ...] those at one time."""
+    return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, t, 1, keepdims=False), tree)
+
+
+def put(tree: PyTree, at: PyTree, t: Array | int) -> PyTree:
+    """Arrays [n, t, ...] with one time overwritten; in place under jit."""
+    return jax.tree.map(lambda a, b: lax.dynamic_update_index_in_dim(a, b, t, 1), tree, at)
+
+
+def where(real: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Of arrays [n, ...] the new ones for the examples whose time is real."""
+    return jax.tree.map(lambda a, b: jnp.where(real[:, None], a, b), new, old)
+
+
+def initial_states(model: Layer, examples: int, dtype: Any = jnp.float32) -> tuple[State, ...]:
+    """Zeros for every recurrent layer of a model, in forward order: the `states` of the first chunk."""
+    cells = [layer for _, layer in layers(model) if isinstance(layer, Recurrence)]
+    if not cells:
+        raise ValueError(f"there is no recurrent layer in {model}")
+    return tuple(cell.zero_state(examples, dtype) for cell in cells)

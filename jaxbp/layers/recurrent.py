@@ -1,0 +1,98 @@
+"""A recurrent layer: a Dense layer for the inputs of all times, then the run through time (see `recurrence.py`)."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxbp.initializers import Initializer, LeCun, Orthogonal
+from jaxbp.layer import Layer, located
+from jaxbp.layers.dense import Dense
+from jaxbp.layers.recurrence import Recurrence
+from jaxbp.layers.sequences import Sequences, in_time, require_sequences, values_of, with_values
+from jaxbp.reverse import Composite, part
+
+
+class TwoHalves(Composite):
+    """Maps x through "input", at each time, and what comes out of that through "recurrent"."""
+
+    def rebuild(self, children):
+        return Halves(**children)
+
+    def init(self, key, x):
+        require_sequences(self, x)
+        children, keys = self.children, jax.random.split(key)
+        with located("input"):
+            params = {"input": children["input"].init(keys[0], values_of(x))}
+        with located("recurrent"):
+            return params | {"recurrent": children["recurrent"].init(keys[1], x)}
+
+    def forward(self, params, x, rng=None):
+        require_sequences(self, x)
+        values = values_of(x)
+        if isinstance(x, Sequences) and x.lengths is not None:  # a NaN in padding would spoil Σ x δ, though δ is zero
+            values = jnp.where(in_time(values, x.lengths)[..., None], values, 0)
+        children = self.children
+        with located("input"):
+            z, kept_input = children["input"].forward(part(params, "input"), values)
+        with located("recurrent"):
+            y, kept = children["recurrent"].forward(part(params, "recurrent"), with_values(x, z), rng)
+        return y, {"input": kept_input, "recurrent": kept}
+
+    def reverse(self, walk, params, feedback, residuals, g):
+        def trees(name):
+            return part(params, name), part(feedback, name), part(residuals, name)
+
+        dz, recurrent = walk("recurrent", *trees("recurrent"), g)
+        dx, inputs = walk("input", *trees("input"), values_of(dz))
+        return with_values(dz, dx), {"input": inputs, "recurrent": recurrent}
+
+
+@dataclass(frozen=True)
+class Halves(TwoHalves):
+    """Any two halves."""
+
+    input: Layer
+    recurrent: Layer
+
+    @property
+    def children(self):
+        return {"input": self.input, "recurrent": self.recurrent}
+
+
+@dataclass(frozen=True)
+class Recurrent(TwoHalves):
+    """A recurrent layer in its two halves, "input" and "recurrent". A subclass names its cell.
+
+    Maps [n, t, inputs] to [n, t, outputs], or `Sequences` of these.
+
+    Args:
+        outputs: number of output features, positive.
+        last: whether to return the last output alone, [n, outputs], as an array.
+        from_end: whether time runs from the last to the first.
+        dropout: the probability that an output is hidden from the steps that follow, in training; one draw for all
+            times (`SpatialDropout` in front does the same for the inputs).
+        initializer: draws the input weight [inputs, gates * outputs].
+        recurrent_initializer: draws the recurrent weight [outputs, gates * outputs].
+    """
+
+    outputs: int
+    last: bool = False
+    from_end: bool = False
+    dropout: float = 0.0
+    initializer: Initializer = LeCun()
+    recurrent_initializer: Initializer = Orthogonal()
+
+    cell = Recurrence
+
+    def __post_init__(self):
+        name = type(self).__name__
+        if self.outputs < 1:
+            raise ValueError(f"{name} needs a positive number of outputs, not {self.outputs}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"{name} needs 0 <= dropout < 1, not {self.dropout}")
+
+    @property
+    def children(self):
+        cell = self.cell(self.outputs, self.last, self.from_end, self.dropout, self.recurrent_initializer)
+        return {"input": Dense(cell.gates * self.outputs, initializer=self.initializer), "recurrent": cell}

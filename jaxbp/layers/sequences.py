@@ -1,0 +1,127 @@
+"""Sequences of different lengths in one batch: what fills them up to the longest changes nothing.
+
+    Sequences(values [n, t, features], lengths [n], states)
+
+Recurrent layers take a plain array, where every sequence fills its row, or `Sequences`, and give back the same kind.
+Values at times t ≥ lengths[n] are padding: nobody reads them, and no gradient flows through them.
+
+`states` carries a run on where the last one ended (truncated BPTT). It is a queue of states, one for each recurrent
+layer in forward order: a layer takes the first and puts the one it ends with last, so what comes out of a model is
+what goes into the next chunk.
+
+Layers that know nothing of time act on the values: `OnValues(LayerNorm())` keeps lengths and states beside them, and
+behind `Values()` there are values alone, as a loss expects them.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, PyTree
+
+from jaxbp.layer import Layer, LayerError, describe, is_concrete, located, require_floating
+from jaxbp.reverse import Composite, part
+
+State = tuple[Array, ...]  # (h,) or, of an LSTM, (h, c), each [n, outputs]
+
+
+class Sequences(NamedTuple):
+    """Values [n, t, features], how many of the t times are real, and the states to begin with; None: all, and zeros.
+
+    Their gradient is a Sequences too, with None in place of the lengths, which are integers.
+    """
+
+    values: Any
+    lengths: Any = None
+    states: tuple[State, ...] | None = None
+
+
+def values_of(x: PyTree) -> Any:
+    """The array alone."""
+    return x.values if isinstance(x, Sequences) else x
+
+
+def with_values(x: PyTree, values: Any) -> PyTree:
+    """The same sequences with other values."""
+    return x._replace(values=values) if isinstance(x, Sequences) else values
+
+
+def in_time(x: Array, lengths: Array) -> Bool[Array, "n t"]:
+    """Whether a time is real: t < lengths[n]."""
+    return jnp.arange(x.shape[1]) < lengths[:, None]
+
+
+def require_sequences(layer: Layer, x: PyTree) -> None:
+    """Refuses what is no batch of sequences."""
+    values = values_of(x)
+    require_floating(layer, values)
+    if len(values.shape) != 3:
+        raise LayerError(layer, f"expected [examples, time, features], got {describe(values)}")
+    if 0 in values.shape[1:]:
+        raise LayerError(layer, f"expected at least one time and one feature, got {describe(values)}")
+    if not isinstance(x, Sequences):
+        return
+    if x.lengths is None and x.states is None:
+        raise LayerError(layer, "Sequences without lengths and states are an array: give the values alone")
+    if x.lengths is not None:
+        _require_lengths(layer, x.lengths, *values.shape[:2])
+    if x.states is not None and not (isinstance(x.states, tuple) and x.states):
+        problem = f"expected states in a tuple, one state for each recurrent layer, got {describe(x.states)}"
+        raise LayerError(layer, f"{problem}; jaxbp.initial_states(model, examples) gives zeros")
+
+
+def _require_lengths(layer, lengths, n, times):
+    if not hasattr(lengths, "dtype") or not jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.shape != (n,):
+        raise LayerError(layer, f"expected one integer length for each of {n} sequences, got {describe(lengths)}")
+    if is_concrete(lengths):
+        wrong = (np.asarray(lengths) < 0) | (np.asarray(lengths) > times)
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            problem = f"expected lengths from 0 to {times}, the times of the array"
+            raise LayerError(layer, f"{problem}, got {int(lengths[first])} for sequence {first}")
+
+
+@dataclass(frozen=True)
+class OnValues(Composite):
+    """Applies a layer to the values of `Sequences` (or to a plain array); lengths and states stay beside them."""
+
+    body: Layer
+
+    @property
+    def children(self):
+        return {"body": self.body}
+
+    def rebuild(self, children):
+        return OnValues(**children)
+
+    def init(self, key, x):
+        with located("body"):
+            return {"body": self.body.init(key, values_of(x))}
+
+    def forward(self, params, x, rng=None):
+        values = values_of(x)
+        with located("body"):
+            y, residuals = self.body.forward(part(params, "body"), values, rng)
+        if isinstance(x, Sequences) and y.shape[:2] != values.shape[:2]:
+            problem = f"the body maps {describe(values)} to {describe(y)}: the lengths would no longer fit"
+            raise LayerError(self, f"{problem}; take Values() first")
+        return with_values(x, y), {"body": residuals}
+
+    def reverse(self, walk, params, feedback, residuals, g):
+        trees = part(params, "body"), part(feedback, "body"), part(residuals, "body")
+        dx, collected = walk("body", *trees, values_of(g))
+        return with_values(g, dx), {"body": collected}
+
+
+@dataclass(frozen=True)
+class Values(Layer):
+    """The values of `Sequences` without their lengths, for a loss or a layer that takes an array."""
+
+    def forward(self, params, x, rng=None):
+        if isinstance(x, Sequences) and x.states is not None:
+            raise LayerError(self, "the states would be lost; apply the layers behind with OnValues")
+        return values_of(x), x.lengths if isinstance(x, Sequences) else None
+
+    def input_gradient(self, params, lengths, g):
+        return g if lengths is None else Sequences(g)
