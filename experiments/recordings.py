@@ -58,49 +58,50 @@ def centred(samples: Samples, length: int) -> Float32[np.ndarray, " length"]:
 
 
 class Strings(NamedTuple):
-    """Strings of digits: samples [n, longest], their numbers [n], the digits [n, most] and how many they are [n]."""
+    """What was recorded, and the digits that were said, of each string."""
 
-    samples: Float32[np.ndarray, "n longest"]
-    lengths: Int[np.ndarray, " n"]
-    digits: Int[np.ndarray, "n most"]
-    counts: Int[np.ndarray, " n"]
+    samples: list[Samples]
+    digits: list[list[int]]
 
 
 def digit_strings(
-    rng: np.random.Generator, recordings: Recordings, n: int, longest: float = 5.0, most: int = 7
+    rng: np.random.Generator,
+    recordings: Recordings,
+    n: int,
+    most: int = 7,
+    longest: float = np.inf,
+    silent: float = 0.0,
 ) -> Strings:
     """n strings of 1 to `most` digits, each number equally often, spoken by one speaker with pauses in between.
 
     Args:
-        rng: draws speakers, takes and pauses; every recording is taken before one is taken again.
+        rng: draws speakers, takes and pauses; of a speaker every take is heard before one is heard again.
         recordings: the single digits to be joined.
         n: how many strings.
-        longest: seconds; a string that would be longer loses its last digits.
         most: digits in a string.
+        longest: seconds; where the next digit has no room, the string ends.
+        silent: the share of strings without a digit, which are a long pause.
     """
-    strings, digits = np.zeros((n, round(longest * RATE)), np.float32), np.zeros((n, most), np.int32)
-    lengths, counts = np.zeros(n, np.int32), np.zeros(n, np.int32)
-    names = np.unique(recordings.speakers)
-    decks = {name: np.zeros(0, int) for name in names}
+    strings = Strings([], [])
+    own = {name: np.flatnonzero(recordings.speakers == name) for name in np.unique(recordings.speakers)}
+    decks = {name: [] for name in own}
     for i in range(n):
-        name = names[rng.integers(len(names))]
-        parts = [pause(rng, np.zeros(1, np.float32))]
-        for _ in range(1 + i % most):
-            if not len(decks[name]):
-                decks[name] = rng.permutation(np.flatnonzero(recordings.speakers == name))
-            taken = decks[name][-1]
-            said = recordings.samples[taken]
+        name = rng.choice(list(own))
+        parts, digits = [pause(rng, recordings.samples[rng.choice(own[name])])], []
+        for _ in range(0 if rng.random() < silent else 1 + i % most):
+            if not decks[name]:
+                decks[name] = list(rng.permutation(own[name]))
+            said = recordings.samples[decks[name][-1]]
             after = pause(rng, said)
-            if sum(map(len, parts)) + len(said) + len(after) > strings.shape[1]:
+            if sum(map(len, parts)) + len(said) + len(after) > longest * RATE:
                 break
-            decks[name] = decks[name][:-1]
             parts += [said, after]
-            digits[i, counts[i]] = recordings.digits[taken]
-            counts[i] += 1
-        joined = np.concatenate(parts)
-        lengths[i] = len(joined)
-        strings[i, : lengths[i]] = joined
-    return Strings(strings, lengths, digits, counts)
+            digits.append(int(recordings.digits[decks[name].pop()]))
+        if not digits:
+            parts += [pause(rng, parts[0], 0.2, 1.0)]
+        strings.samples.append(np.concatenate(parts))
+        strings.digits.append(digits)
+    return strings
 
 
 def pause(rng: np.random.Generator, before: Samples, shortest: float = 0.03, longest: float = 0.3) -> Samples:

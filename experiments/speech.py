@@ -54,7 +54,7 @@ class LogMel:
 
     def frames(self, samples):
         """How many frames lie within so many samples; a number, or an array of them."""
-        return np.maximum(0, 1 + (samples - self.length) // self.step)
+        return (samples >= self.length) * (1 + (samples - self.length) // self.step)
 
     @partial(jax.jit, static_argnums=0)
     def __call__(self, samples: Float[Array, "*batch n"]) -> Float[Array, "*batch frames filters"]:
@@ -93,6 +93,7 @@ def normalised(
 ) -> Float[Array, "n frames filters"]:
     """Each recording with mean 0 and variance 1, whoever speaks and however loud; 0 after its last frame.
 
+    A variance below 1 stays: noise alone, the same all the time, is not to be blown up until it looks like speech.
     What lies more than `reach` (in ln of power: 8 is 35 dB) below the loudest is lifted to there: differences in
     near-silence say nothing of the word, and much of the room.
     """
@@ -101,4 +102,4 @@ def normalised(
     lifted = jnp.maximum(log_mel, loudest - reach)
     mean = jnp.mean(lifted, axis=(1, 2), keepdims=True, where=inside)
     deviation = jnp.std(lifted, axis=(1, 2), keepdims=True, where=inside)
-    return jnp.where(inside, (lifted - mean) / (deviation + 1e-3), 0.0)
+    return jnp.where(inside, (lifted - mean) / jnp.maximum(deviation, 1.0), 0.0)

@@ -1,6 +1,7 @@
 """Augmentation of speech: each recording drawn its own change, anew in every epoch.
 
     speed    y[t] = x(r t), log r uniform: faster and higher, or slower and lower, as if somebody else spoke
+    tilt     y[t] = x[t] + c x[t-1]: darker where c > 0, brighter where c < 0
     noise    y = x + σ n, n from bright to dark, σ from x's own power and a random signal-to-noise ratio
     masks    some stretches of time and some bands of frequency are set to the mean (0 after normalisation)
 
@@ -37,6 +38,17 @@ def noise(rng: np.random.Generator, samples: Samples, quietest: float = 50.0, lo
     coloured = (white[1:] + c * white[:-1]) / np.sqrt(1 + c * c)
     level = np.sqrt(np.mean(samples**2)) * 10 ** (-rng.uniform(loudest, quietest) / 20)
     return (samples + level * coloured).astype(np.float32)
+
+
+def tilt(rng: np.random.Generator, samples: Samples, most: float = 0.7) -> Samples:
+    """The recording brighter or darker, as another microphone would have it."""
+    c = np.float32(rng.uniform(-most, most))
+    return np.concatenate([samples[:1], samples[1:] + c * samples[:-1]])
+
+
+def changed(rng: np.random.Generator, samples: Samples) -> Float32[np.ndarray, " m"]:
+    """Another speed, another microphone, another room."""
+    return noise(rng, tilt(rng, speed(rng, samples)))
 
 
 @partial(jax.jit, static_argnames=("times", "longest", "bands", "widest"))
