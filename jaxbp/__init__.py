@@ -55,7 +55,16 @@ from jaxbp.layers import (
     initial_states,
 )
 from jaxbp.loop import evaluate, fit, train_epoch
-from jaxbp.losses import BinaryCrossEntropy, HalfSquaredError, Huber, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from jaxbp.losses import (
+    CTC,
+    BinaryCrossEntropy,
+    HalfSquaredError,
+    Huber,
+    Loss,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+    Transcripts,
+)
 from jaxbp.models import lenet, resnet
 from jaxbp.reverse import Composite, delta, keep, leaves, param_gradient, revisit, sweep
 from jaxbp.train import TrainState, make_train_step
@@ -63,6 +72,7 @@ from jaxbp.train import TrainState, make_train_step
 __version__ = "0.1.0"
 
 __all__ = [
+    "CTC",
     "GRU",
     "LSTM",
     "RNN",
@@ -121,6 +131,7 @@ __all__ = [
     "Sum",
     "Tanh",
     "TrainState",
+    "Transcripts",
     "Values",
     "as_custom_vjp",
     "check_gradients",

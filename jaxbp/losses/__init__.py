@@ -1,7 +1,17 @@
 """The losses, one file a family."""
 
 from jaxbp.losses.classification import BinaryCrossEntropy, SoftmaxCrossEntropy
+from jaxbp.losses.ctc import CTC, Transcripts
 from jaxbp.losses.loss import Loss
 from jaxbp.losses.regression import HalfSquaredError, Huber, MeanSquaredError
 
-__all__ = ["BinaryCrossEntropy", "HalfSquaredError", "Huber", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
+__all__ = [
+    "CTC",
+    "BinaryCrossEntropy",
+    "HalfSquaredError",
+    "Huber",
+    "Loss",
+    "MeanSquaredError",
+    "SoftmaxCrossEntropy",
+    "Transcripts",
+]

@@ -102,7 +102,7 @@ class Loss:
             raise TypeError(f"{self}: expected an array of floating-point outputs, got {describe(outputs)}")
         if prod(outputs.shape) == 0 or outputs.ndim == 0:
             raise ValueError(f"{self}: expected at least one example, got outputs {describe(outputs)}: an empty batch?")
-        targets = jnp.asarray(targets)
+        targets = jax.tree.map(jnp.asarray, targets)
         self.require(outputs, targets)
         losses, residuals = self.per_example(outputs, targets)
         weights = self.weigh(outputs, targets, weights)
@@ -110,7 +110,8 @@ class Loss:
         if is_concrete(total) and not total > 0:
             raise ValueError(f"{self}: no example counts: the weights add up to {total}")
         total = jnp.where(total == 0, 1, total)  # under jit a batch of padding alone costs nothing, and teaches nothing
-        return jnp.sum(weights * losses) / total, (residuals, weights / total, outputs[:0])
+        costs = jnp.where(weights == 0, 0, weights * losses)  # what does not count may be infinite
+        return jnp.sum(costs) / total, (residuals, weights / total, outputs[:0])
 
     def backward(self, residuals: PyTree) -> Float[Array, "n ..."]:
         """g = ∂J/∂outputs, the delta that the sweep begins with."""

@@ -87,7 +87,7 @@ def clipped_value_and_grad(
         if noise:
             gradient = add_noise(gradient, noise * sum(c * c for c in limits.values()) ** 0.5, noise_key)
         n = jax.tree.leaves(x)[0].shape[0] if expected is None else expected
-        value = total / jnp.sum(loss.weigh(outputs, jnp.asarray(targets), weights))
+        value = total / jnp.sum(loss.weigh(outputs, jax.tree.map(jnp.asarray, targets), weights))
         return value, jax.tree.map(lambda a: (a / n).astype(a.dtype), gradient), norms
 
     return value_gradient_and_norms
