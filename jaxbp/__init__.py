@@ -8,6 +8,7 @@ value, grads = jaxbp.value_and_grad(model, jaxbp.SoftmaxCrossEntropy())(params, 
 from jaxbp.backprop import Quantity, value_and_grad, value_and_quantities
 from jaxbp.check import check_gradients
 from jaxbp.compose import Parallel, Recompute, Repeat, Residual, Serial
+from jaxbp.decoding import Decoded, beam_decode, greedy_decode
 from jaxbp.diverged import Diverged
 from jaxbp.figures import plot_flow
 from jaxbp.initializers import Glorot, He, LeCun, Orthogonal
@@ -85,6 +86,7 @@ __all__ = [
     "Concatenate",
     "Conv",
     "ConvTranspose",
+    "Decoded",
     "Dense",
     "Diverged",
     "Dropout",
@@ -134,11 +136,13 @@ __all__ = [
     "Transcripts",
     "Values",
     "as_custom_vjp",
+    "beam_decode",
     "check_gradients",
     "check_layer",
     "delta",
     "evaluate",
     "fit",
+    "greedy_decode",
     "initial_states",
     "keep",
     "layer_sizes",

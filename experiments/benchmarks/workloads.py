@@ -5,6 +5,7 @@ from collections.abc import Callable
 import optax
 
 import jaxbp
+from experiments.benchmarks.ctc import CTCGradient
 from experiments.benchmarks.tasks import LayerGradients, TrainingStep
 
 
@@ -57,7 +58,7 @@ def torch_lenet():
 SGD, ADAM = optax.sgd(1e-3), optax.adam(1e-3)
 WIDTHS = (800, 800, 10)
 
-WORKLOADS: dict[str, TrainingStep | LayerGradients] = {
+WORKLOADS: dict[str, TrainingStep | LayerGradients | CTCGradient] = {
     work.name: work
     for work in [
         TrainingStep("mlp-sgd", mlp(*WIDTHS), SGD, (128, 784), torch_mlp(784, *WIDTHS)),
@@ -74,5 +75,6 @@ WORKLOADS: dict[str, TrainingStep | LayerGradients] = {
         LayerGradients("max-pool 2x2, gradient", jaxbp.MaxPool((2, 2)), (128, 28, 28, 32)),
         LayerGradients("max-pool 2x2, with forward", jaxbp.MaxPool((2, 2)), (128, 28, 28, 32), with_forward=True),
         LayerGradients("transposed conv 4x4, stride 2", jaxbp.ConvTranspose(16, (4, 4), stride=2), (32, 14, 14, 32)),
+        CTCGradient("ctc, value and gradient"),
     ]
 }

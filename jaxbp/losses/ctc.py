@@ -201,8 +201,7 @@ def emissions(a: Extended, classes: Array, end: Array, real: Bool[Array, "n t"])
     """q [t, s, n]; examples come last, since a shift along the states is then a shift of whole rows."""
 
     def at_states(x):
-        picked = jnp.take_along_axis(x, classes.T[:, None, :], -1, mode="promise_in_bounds")
-        return jnp.moveaxis(picked, 0, -1)
+        return jnp.take_along_axis(jnp.moveaxis(x, 0, -1), classes[None], 1, mode="promise_in_bounds")
 
     real, before_end = real.T[:, None, :], jnp.cumsum(end, 0) == 0
     possible = jnp.where(real, before_end, end)
@@ -254,8 +253,10 @@ def posterior(residuals) -> Float[Array, "n t classes"]:
     a, alpha, q, p, classes, skip, end = residuals
     beta = backward_variables(q, p, skip, end)
     paths = plain(extended.multiply(alpha, beta))
-    of_class = jax.nn.one_hot(classes, a.shape[-1], dtype=a.dtype)
-    gamma = jnp.einsum("tsn,snk->ntk", paths, of_class)
+    (n, t, k), blank = a.shape, classes[0, 0]
+    of_labels = jnp.zeros((k, n, t), a.dtype).at[classes[1::2], jnp.arange(n)].add(jnp.moveaxis(paths[:, 1::2], 0, -1))
+    of_blank = jnp.sum(paths[:, ::2], 1).T[..., None]
+    gamma = jnp.moveaxis(of_labels, 0, -1) + jnp.where(jnp.arange(k) == blank, of_blank, 0)
     counts = jnp.sum(a, -1, keepdims=True) > 0
     return jnp.where(counts, gamma / jnp.sum(gamma, -1, keepdims=True), 0)
 

@@ -34,9 +34,11 @@ class Extended(NamedTuple):
 
 def exp(x: Float[Array, "*s"]) -> Extended:
     """e^x for x ≤ 0, also for -inf."""
-    bits = jnp.maximum(x * float(np.log2(np.e)), NEVER)
-    e = jnp.floor(bits)
-    return Extended(jnp.exp2(bits - e), e.astype(jnp.int32))
+    x = jnp.maximum(x, NEVER)
+    e = jnp.maximum(jnp.floor(x * float(np.log2(np.e))), NEVER)
+    # log 2 in two parts, the first of so few digits that its product with e is exact; where e is so large that it is
+    # not after all (10^5 and more, or the e of zero), m must still be a float near 1.
+    return Extended(jnp.exp(jnp.maximum(x - 0.693359375 * e + 2.121944400546906e-4 * e, -1)), e.astype(jnp.int32))
 
 
 def log(a: Extended) -> Float[Array, "*s"]:

@@ -5,6 +5,7 @@ import pytest
 
 import jaxbp
 from experiments.benchmarks.__main__ import Options, main
+from experiments.benchmarks.ctc import CTCGradient
 from experiments.benchmarks.pair import measure
 from experiments.benchmarks.tasks import LayerGradients, TrainingStep
 from experiments.benchmarks.workloads import WORKLOADS, mlp
@@ -25,6 +26,13 @@ def test_both_engines_give_the_same_gradients_of_a_layer(with_forward):
     ours, theirs = work.by_jaxbp().run(), work.by_autodiff().run()
     (dx, dparams), (true_dparams, true_dx) = (ours[-1], theirs[-1]) if with_forward else (ours, theirs)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), (dx, dparams), (true_dx, true_dparams))
+
+
+def test_both_engines_give_the_same_value_and_gradient_of_ctc():
+    work = CTCGradient("small", 3, 12, 5, 4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), work.by_jaxbp().run(), work.by_autodiff().run()
+    )
 
 
 def test_the_command_measures_prints_and_draws(tmp_path, capsys):
