@@ -69,6 +69,7 @@ from jaxbp.losses import (
 from jaxbp.models import lenet, resnet
 from jaxbp.reverse import Composite, delta, keep, leaves, param_gradient, revisit, sweep
 from jaxbp.train import TrainState, make_train_step
+from jaxbp.truncated import truncated_value_and_grad
 
 __version__ = "0.1.0"
 
@@ -157,6 +158,7 @@ __all__ = [
     "sweep",
     "trace",
     "train_epoch",
+    "truncated_value_and_grad",
     "value_and_grad",
     "value_and_quantities",
 ]

@@ -52,6 +52,8 @@ def value_and_grad(model: Layer, loss: Loss, edits: Edits | None = None) -> Call
         example; for `total` see `Loss.forward`.
     """
 
+    require_parts(model, loss)
+
     def value_and_gradient(
         params: Params,
         x: PyTree,
@@ -84,6 +86,7 @@ def value_and_quantities(
         A function (params, x, targets, rng=None, weights=None, total=None) -> (loss, {name: quantity}), each quantity a
         tree that mirrors the model unless its `gather` makes something else of it.
     """
+    require_parts(model, loss)
     quantities = {name: q if isinstance(q, Quantity) else Quantity(q) for name, q in quantities.items()}
     for quantity in quantities.values():
         quantity.require(model)
@@ -130,6 +133,14 @@ def backpropagate(
     value, kept = loss.forward(outputs, targets, weights, total)
     _, visited = sweep(model, params, residuals, loss.backward(kept), visit, edits=edits)
     return value, visited, residuals
+
+
+def require_parts(model: Any, loss: Any) -> None:
+    """Refuses what is no layer or no loss, a class for example."""
+    for part, kind in ((model, Layer), (loss, Loss)):
+        if not isinstance(part, kind):
+            hint = f"; write it with brackets, as in {part.__name__}()" if isinstance(part, type) else ""
+            raise TypeError(f"expected a {kind.__name__}, got {part!r}{hint}")
 
 
 def require_examples(x: PyTree) -> None:

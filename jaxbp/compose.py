@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from jaxbp.layer import Layer, LayerError, Params, describe, located, shorten
+from jaxbp.layer import Layer, LayerError, Params, describe, located, require_positive, shorten
 from jaxbp.reverse import Composite, part
 
 
@@ -193,8 +193,7 @@ class Repeat(Composite):
 
     def __post_init__(self):
         require_layer(self, "body", self.body)
-        if self.n < 1:
-            raise ValueError(f"Repeat needs a positive number of turns, not {self.n}")
+        require_positive(self, turns=self.n)
 
     @property
     def children(self):

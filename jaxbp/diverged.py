@@ -12,10 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxbp.backprop import backpropagate
-from jaxbp.layer import Layer, Params
+from jaxbp.layer import Layer, Params, is_floating
 from jaxbp.losses.loss import Loss
 from jaxbp.record import recorded
 from jaxbp.reverse import layers, leaves, param_gradient
+
+HUGE = 1e10  # no output of a network that learns is as large
 
 
 class Diverged(FloatingPointError):
@@ -64,6 +66,13 @@ def explain(model: Layer, loss: Loss, step: int, value: float, now: tuple, previ
             "it returned numbers that are not finite from finite parameters; a smaller learning rate "
             "or smaller initial weights may help",
         )
+    path, largest = max(((path, size(y)) for path, y in outputs.items()), key=lambda pair: pair[1])
+    if largest > HUGE:
+        return error(
+            path,
+            f"it returned numbers as large as {largest:.0e}, whose loss overflows; a smaller learning rate or gradient "
+            "clipping (optax.clip_by_global_norm) may help",
+        )
     return error(None, "all layers returned finite numbers; look at the targets (labels out of range?)")
 
 
@@ -88,6 +97,11 @@ def first_bad(by_path: dict[str, PyTree]) -> tuple[str] | None:
         if not all(is_finite(array) for array in jax.tree.leaves(tree)):
             return (path,)
     return None
+
+
+def size(tree: PyTree) -> float:
+    """The largest absolute value."""
+    return max((float(jnp.max(jnp.abs(array))) for array in jax.tree.leaves(tree) if is_floating(array)), default=0.0)
 
 
 def is_finite(array: Array) -> bool:

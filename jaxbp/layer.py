@@ -26,6 +26,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 Params = PyTree  # a layer's parameters: a dict of arrays, () where there are none, tuples and dicts of these
@@ -152,6 +153,13 @@ def describe(x: PyTree) -> str:
     if isinstance(x, dict):
         return "{" + ", ".join(f"{name}: {describe(value)}" for name, value in x.items()) + "}"
     return type(x).__name__
+
+
+def require_positive(owner: Any, **numbers: Any) -> None:
+    """Refuses what is no positive whole number, by its name."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or number < 1:
+            raise ValueError(f"{type(owner).__name__} needs a positive whole number of {name}, not {number!r}")
 
 
 def require_floating(layer: Layer, x: ArrayLike) -> None:

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from tqdm.auto import tqdm
 
-from jaxbp.backprop import require_examples
+from jaxbp.backprop import require_examples, require_parts
 from jaxbp.compose import output_of
 from jaxbp.diverged import Diverged, explain
 from jaxbp.layer import Layer, Params
@@ -87,8 +87,6 @@ def _train_epoch_by_steps(model, loss, optimizer, batch_size, micro_batches, aug
 
     XLA's CPU backend runs a convolution's gradients up to 100 times slower inside a scan (jax issue 12868).
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, not {batch_size}")
     order = epoch_order(state, len(jax.tree.leaves(data)[0]))
     losses = []
     for i in range(0, len(order), batch_size):
@@ -182,6 +180,10 @@ def fit(
     Raises:
         Diverged: the loss is not finite; it names the step and the layer.
     """
+    require_parts(model, loss)
+    for name, number in {"batch_size": batch_size, "micro_batches": micro_batches}.items():
+        if number < 1:
+            raise ValueError(f"{name} must be positive, not {number}")
     key = jax.random.key(0) if key is None else key
     data = jax.tree.map(jnp.asarray, data)
     require_examples(data[0])

@@ -17,7 +17,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxbp.backprop import backpropagate
+from jaxbp.backprop import backpropagate, require_parts
 from jaxbp.compose import output_of
 from jaxbp.layer import ArrayLike, Layer, Params
 from jaxbp.losses.loss import Loss, wide
@@ -66,6 +66,7 @@ def make_train_step(
         A function (state, x, targets, rng=None, weights=None) -> (state, {"loss": …}). It donates the state: use the
         one it returns. Without `rng` the key is derived from the state's; `weights` is one number per example.
     """
+    require_parts(model, loss)
     if micro_batches < 1:
         raise ValueError(f"micro_batches must be positive, not {micro_batches}")
 

@@ -176,3 +176,30 @@ def test_parameters_of_another_model_are_refused(params):
 def test_wrong_input_is_refused_under_jit_too(params):
     with pytest.raises(LayerError, match=r'layer "0", Dense\(3\): expected 3 input features'):
         jax.jit(jaxbp.value_and_grad(MODEL, LOSS))(params, normal(4, 5), Y)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("model", "loss", "problem"),
+    [
+        (Dense, LOSS, r"expected a Layer, got .*with brackets, as in Dense\(\)"),
+        (MODEL, "mse", "expected a Loss, got 'mse'"),
+    ],
+    ids=["class", "text"],
+)
+@pytest.mark.parametrize(
+    "user",
+    [jaxbp.value_and_grad, lambda model, loss: jaxbp.make_train_step(model, loss, None)],
+    ids=["gradient", "step"],
+)
+def test_what_is_no_layer_or_no_loss_is_refused(user, model, loss, problem):
+    with pytest.raises(TypeError, match=problem):
+        user(model, loss)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_weights_may_be_a_list(params):
+    listed = jaxbp.value_and_grad(MODEL, LOSS)(params, X, Y, weights=[1.0, 2.0, 0.0, 1.0])
+    chex.assert_trees_all_equal(
+        listed, jaxbp.value_and_grad(MODEL, LOSS)(params, X, Y, weights=jnp.array([1.0, 2.0, 0.0, 1.0]))
+    )

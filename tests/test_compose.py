@@ -160,7 +160,7 @@ def test_a_function_in_place_of_a_layer_is_refused(composite):
 
 
 def test_repeat_needs_a_turn():
-    with pytest.raises(ValueError, match="positive number of turns, not 0"):
+    with pytest.raises(ValueError, match="positive whole number of turns, not 0"):
         Repeat(BLOCK, 0)
 
 

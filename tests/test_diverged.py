@@ -100,3 +100,11 @@ def test_training_that_goes_well_is_not_stopped():
 
 def test_the_layers_of_these_tests_obey_the_laws_but_for_the_planted_fault():
     check_layer(Logarithm(), 2 + jnp.abs(X))
+
+
+def test_outputs_that_grew_until_the_loss_overflows_are_named_by_their_layer():
+    with pytest.raises(
+        Diverged, match=r'layer "1", Dense\(2\): it returned numbers as large as .* overflows'
+    ) as caught:
+        fit(Serial(Dense(3), Dense(2)), optimizer=optax.sgd(1e12), epochs=5)
+    assert caught.value.path == "1"

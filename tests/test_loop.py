@@ -91,9 +91,10 @@ def test_what_is_left_over_is_cut_into_micro_batches_too():
     jaxbp.fit(model, LOSS, SGD, (X[:9], Y[:9]), epochs=1, batch_size=4, micro_batches=2, progress=False)
 
 
-def test_a_batch_of_no_examples_is_refused():
-    with pytest.raises(ValueError, match="batch_size must be positive, not 0"):
-        fit(batch_size=0)
+@pytest.mark.parametrize("name", ["batch_size", "micro_batches"])
+def test_batches_of_no_examples_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be positive, not 0"):
+        fit(**{name: 0})
 
 
 def test_augmentation_is_applied_to_the_batches_of_training_and_not_to_validation():

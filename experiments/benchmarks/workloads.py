@@ -6,6 +6,7 @@ import optax
 
 import jaxbp
 from experiments.benchmarks.ctc import CTCGradient
+from experiments.benchmarks.recurrent import RECURRENT, RecurrentGradients
 from experiments.benchmarks.tasks import LayerGradients, TrainingStep
 
 
@@ -58,7 +59,7 @@ def torch_lenet():
 SGD, ADAM = optax.sgd(1e-3), optax.adam(1e-3)
 WIDTHS = (800, 800, 10)
 
-WORKLOADS: dict[str, TrainingStep | LayerGradients | CTCGradient] = {
+WORKLOADS: dict[str, TrainingStep | LayerGradients | RecurrentGradients | CTCGradient] = {
     work.name: work
     for work in [
         TrainingStep("mlp-sgd", mlp(*WIDTHS), SGD, (128, 784), torch_mlp(784, *WIDTHS)),
@@ -76,5 +77,8 @@ WORKLOADS: dict[str, TrainingStep | LayerGradients | CTCGradient] = {
         LayerGradients("max-pool 2x2, with forward", jaxbp.MaxPool((2, 2)), (128, 28, 28, 32), with_forward=True),
         LayerGradients("transposed conv 4x4, stride 2", jaxbp.ConvTranspose(16, (4, 4), stride=2), (32, 14, 14, 32)),
         CTCGradient("ctc, value and gradient"),
+        *RECURRENT,
+        LayerGradients("lstm, against its own forward", jaxbp.LSTM(256), (64, 100, 128), with_forward=True),
+        LayerGradients("gru, against its own forward", jaxbp.GRU(256), (64, 100, 128), with_forward=True),
     ]
 }

@@ -55,15 +55,13 @@ class Bidirectional(Composite):
         return params
 
     def forward(self, params, x, rng=None):
-        if isinstance(x, Sequences) and x.states is not None and len(x.states) < 2:
-            raise LayerError(self, f"expected two states, one a direction, got {len(x.states)}")
         values, residuals, here = [], {}, x
         keys = (None, None) if rng is None else jax.random.split(rng)
         for (name, layer), k in zip(self.children.items(), keys, strict=True):
             with located(name):
                 y, residuals[name] = layer.forward(part(params, name), here, k)
             values.append(values_of(y))
-            here = x._replace(states=y.states) if isinstance(y, Sequences) else x
+            here = y._replace(values=values_of(x)) if isinstance(y, Sequences) else x
         if values[0].shape != values[1].shape:
             raise LayerError(self, f"both directions must give the same shape, got {describe(values)}")
         return with_values(y, jnp.concatenate(values, -1)), residuals
@@ -74,5 +72,5 @@ class Bidirectional(Composite):
             trees = part(params, name), part(feedback, name), part(residuals, name)
             d, collected[name] = walk(name, *trees, with_values(g, half))
             dx = dx + values_of(d)
-            g = g._replace(states=d.states) if isinstance(g, Sequences) else g
+            g = d if isinstance(g, Sequences) else g
         return with_values(d, dx), {name: collected[name] for name in self.children}

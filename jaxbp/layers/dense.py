@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxbp.initializers import Initializer, LeCun
-from jaxbp.layer import ArrayLike, Layer, LayerError, Params, contract, describe, require_floating
+from jaxbp.layer import ArrayLike, Layer, LayerError, Params, contract, describe, require_floating, require_positive
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Dense(Layer):
     initializer: Initializer = LeCun()
 
     def __post_init__(self):
-        if self.outputs < 1:
-            raise ValueError(f"Dense needs a positive number of outputs, not {self.outputs}")
+        require_positive(self, outputs=self.outputs)
 
     def init(self, key: PRNGKeyArray, x: ArrayLike) -> Params:
         self._require_input(x)

@@ -36,7 +36,6 @@ class GRURecurrence(Recurrence):
     """The state is (h,)."""
 
     gates = 3
-    bias = True
 
     def buffers(self, z):
         return z, jnp.zeros((*z.shape[:2], self.outputs), z.dtype)
@@ -49,10 +48,10 @@ class GRURecurrence(Recurrence):
         return ((1 - u) * m + u * before,), (jnp.concatenate([r, u, m], -1), p_m)
 
     def step_back(self, kept, before, d):
-        (gates, p_m), (dh,) = kept, d
+        (gates, p_m), (h_before,), (dh,) = kept, before, d
         r, u, m = jnp.split(gates, 3, -1)
         d_m = dh * (1 - u) * (1 - m * m)
-        d_u = dh * (before - m) * u * (1 - u)
+        d_u = dh * (h_before - m) * u * (1 - u)
         d_r = d_m * p_m * r * (1 - r)
         gamma_m = d_m * r
         return (
@@ -71,3 +70,4 @@ class GRU(Recurrent):
     """The gated recurrent unit; for its arguments see `Recurrent`."""
 
     cell = GRURecurrence
+    input_bias = True

@@ -1,6 +1,6 @@
 """Long short-term memory: a cell c that gates write to, keep and read from, and no weight on its way through time.
 
-With z = x W + b and p = h[n,t-1] U (see `recurrence.py`), each in four blocks i, f, g, o of `outputs` columns, and σ
+With z = x W and p = h[n,t-1] U + b (see `recurrence.py`), each in four blocks i, f, g, o of `outputs` columns, and σ
 the logistic function; all element by element:
 
     i = σ(z_i + p_i)         f = σ(z_f + p_f)
@@ -42,25 +42,27 @@ class LSTMRecurrence(Recurrence):
     def zero_state(self, n, dtype):
         return (jnp.zeros((n, self.outputs), dtype),) * 2
 
-    def buffers(self, z):
-        return z, jnp.zeros((*z.shape[:2], self.outputs), z.dtype)
+    def init(self, key, x):
+        params = super().init(key, x)
+        forget = slice(self.outputs, 2 * self.outputs)
+        return params | {"bias": params["bias"].at[forget].set(1)}
 
     def step(self, z, p, state):
-        _, before = state
+        _, c_before = state
         i, f, g, o = jnp.split(z + p, 4, -1)
         i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
-        c = f * before + i * g
-        return (o * jnp.tanh(c), c), (jnp.concatenate([i, f, g, o], -1), before)
+        c = f * c_before + i * g
+        return (o * jnp.tanh(c), c), (jnp.concatenate([i, f, g, o], -1),)
 
     def step_back(self, kept, before, d):
-        (gates, c_before), (dh, dc) = kept, d
+        (gates,), (_, c_before), (dh, dc) = kept, before, d
         i, f, g, o = jnp.split(gates, 4, -1)
         tanh_c = jnp.tanh(f * c_before + i * g)
         dc = dc + dh * o * (1 - tanh_c * tanh_c)
         delta = jnp.concatenate(
             [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)], -1
         )
-        return (delta, c_before), delta, (0.0, dc * f)
+        return (delta,), delta, (0.0, dc * f)
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,3 @@ class LSTM(Recurrent):
     """Long short-term memory; for its arguments see `Recurrent`."""
 
     cell = LSTMRecurrence
-
-    def init(self, key, x):
-        params = super().init(key, x)
-        forget = slice(self.outputs, 2 * self.outputs)
-        bias = params["input"]["bias"].at[forget].set(1)
-        return params | {"input": params["input"] | {"bias": bias}}

@@ -3,18 +3,19 @@
 Each is two layers, one after the other. Let n run over examples, t over times, h over outputs, and k over the
 pre-activations of all gates (1, 3 or 4 times as many as outputs):
 
-    input        z[n,t,k] = Σ_i x[n,t,i] W[i,k] + b[k]       a Dense layer: all times in one matmul
+    input        z[n,t,k] = Σ_i x[n,t,i] W[i,k]              a Dense layer: all times in one matmul
     recurrent    s[n,t] = step(z[n,t], s[n,t-1]; U)          the state s: h alone, or (h, c) in an LSTM
 
-A step takes in the state before through the pre-activations p[n,t,k] = Σ_h h[n,t-1,h] U[h,k] alone (and where a cell
-carries it on element by element). Let δ[n,t] = ∂J/∂z[n,t], γ[n,t] = ∂J/∂p[n,t], and ∂s[n,t] = ∂J/∂s[n,t] in full:
+A step takes in the state before through p[n,t,k] = Σ_h h[n,t-1,h] U[h,k] + b[k] (and element by element where a cell
+carries it on). Let δ[n,t] = ∂J/∂z[n,t], γ[n,t] = ∂J/∂p[n,t], and ∂s[n,t] = ∂J/∂s[n,t] in full:
 
     from t = T down to 1:   ∂s[n,t] = g[n,t] + what comes back from t+1
                             δ, γ and the way back to s[n,t-1] by the cell's `step_back`
     after the scan:         ∂J/∂U[h,k] = Σ_{n,t} h[n,t-1,h] γ[n,t,k]       one matmul over time and batch
-                            ∂J/∂W, ∂J/∂b, ∂J/∂x from δ, as in any Dense layer
+                            ∂J/∂b[k] = Σ_{n,t} γ[n,t,k]
+                            ∂J/∂W and ∂J/∂x from δ, as in any Dense layer
 
-So the scan carries deltas only. δ = γ but for the GRU, in which a gate comes between.
+So the scan carries deltas only. δ = γ but for the GRU, in which a gate comes between; its Dense layer has a bias too.
 
 What a step keeps for the way back is written over z, and δ is written over what was kept: both scans work in place.
 The hidden states are the output itself.
@@ -45,6 +46,7 @@ class Kept(NamedTuple):
     """The residuals. None: no lengths, zeros to begin with, no dropout."""
 
     hidden: Float[Array, "n t h"]
+    memories: Buffers  # of a state (h, c): c[n,t-1]
     buffers: Buffers
     lengths: Array | None
     initial: Float[Array, "n h"] | None
@@ -56,7 +58,6 @@ class Recurrence(Layer):
     """The recurrent half, from z [n, t, k] to h [n, t, outputs]. A cell gives `step` and `step_back`.
 
     gates: how many times as many pre-activations as outputs.
-    bias: whether p has a bias of its own, p = h U + b.
     """
 
     outputs: int
@@ -66,7 +67,6 @@ class Recurrence(Layer):
     initializer: Initializer = Orthogonal()
 
     gates = 1
-    bias = False
 
     def zero_state(self, n: int, dtype: Any) -> State:
         """The state that a run begins with unless told otherwise."""
@@ -80,8 +80,8 @@ class Recurrence(Layer):
         """One time: s[n,t] and what is kept, from z[n,t], p[n,t] and s[n,t-1]."""
         raise NotImplementedError
 
-    def step_back(self, kept: Buffers, before: Array, d: State) -> tuple[Buffers, Array, State]:
-        """The same time on the way back, from ∂s[n,t] = d and before = h[n,t-1].
+    def step_back(self, kept: Buffers, before: State, d: State) -> tuple[Buffers, Array, State]:
+        """The same time on the way back, from ∂s[n,t] = d and before = s[n,t-1].
 
         Returns the deltas that are written over what was kept, δ[n,t] first; γ[n,t]; and ∂J/∂s[n,t-1] but for the way
         through p.
@@ -94,12 +94,13 @@ class Recurrence(Layer):
 
     def init(self, key, x):
         dtype = values_of(x).dtype
-        params = {"weight": self.initializer(key, (self.outputs, self.gates * self.outputs), dtype)}
-        return params | {"bias": jnp.zeros(self.gates * self.outputs, dtype)} if self.bias else params
+        weight = self.initializer(key, (self.outputs, self.gates * self.outputs), dtype)
+        return {"weight": weight, "bias": jnp.zeros(self.gates * self.outputs, dtype)}
 
     def forward(self, params, x, rng=None):
         require_sequences(self, x)
-        z, lengths, states = x if isinstance(x, Sequences) else Sequences(x)
+        self._require_params(params)
+        z, lengths, states, ended = x if isinstance(x, Sequences) else Sequences(x)
         n, times, _ = z.shape
         state = self.zero_state(n, z.dtype) if states is None else self._required(states[0], n)
         if self.last and states is not None:
@@ -108,34 +109,40 @@ class Recurrence(Layer):
         mask, initial = self._mask(rng, z), None if states is None else state[0]
 
         def turn(i, carry):
-            state, hidden, buffers = carry
+            state, hidden, memories, buffers = carry
             t = times - 1 - i if self.from_end else i
             h = state[0] if mask is None else state[0] * mask
-            p = contract("nh,hk->nk", h, params["weight"], dtype=h.dtype)
-            new, kept = self.step(take(buffers[0], t), p + params["bias"] if self.bias else p, state)
+            p = contract("nh,hk->nk", h, params["weight"], dtype=h.dtype) + params["bias"]
+            new, kept = self.step(take(buffers[0], t), p, state)
+            memories, buffers = put(memories, state[1:], t), put(buffers, kept, t)
             if real is not None:
                 new = where(real[:, t], new, state)
-            return new, put(hidden, new[0], t), put(buffers, kept, t)
+            return new, put(hidden, new[0], t), memories, buffers
 
-        hidden = jnp.zeros((n, times, self.outputs), z.dtype)
-        state, hidden, buffers = lax.fori_loop(0, times, turn, (state, hidden, self.buffers(z)))
+        hidden, *memories = (jnp.zeros((n, times, self.outputs), z.dtype) for _ in state)
+        start = state, hidden, tuple(memories), self.buffers(z)
+        state, hidden, memories, buffers = lax.fori_loop(0, times, turn, start)
         if real is not None:
             hidden = jnp.where(real[..., None], hidden, 0)
         y = state[0] if self.last else hidden
         if isinstance(x, Sequences) and not self.last:
-            y = Sequences(hidden, lengths, None if states is None else (*states[1:], state))
-        return y, Kept(hidden, buffers, lengths, initial, mask)
+            y = x._replace(values=hidden)
+            if states is not None:
+                y = y._replace(states=states[1:], ended=(*ended, state))
+        return y, Kept(hidden, memories, buffers, lengths, initial, mask)
 
     def input_gradient(self, params, kept, g):
         deltas, d = self._back(params, kept, g)
         if kept.lengths is None and kept.initial is None:
             return deltas[0]
-        return Sequences(deltas[0], None, None if kept.initial is None else (d, *g.states[:-1]))
+        if kept.initial is None:
+            return Sequences(deltas[0])
+        return Sequences(deltas[0], None, (d, *g.states), g.ended[:-1])
 
     def param_gradient(self, params, kept, g):
-        before, deltas = self.affine(params, kept, g)
-        gradient = {"weight": contract("nth,ntk->hk", before, deltas, dtype=params["weight"].dtype)}
-        return gradient | {"bias": jnp.sum(deltas, (0, 1)).astype(params["bias"].dtype)} if self.bias else gradient
+        before, gamma = self.affine(params, kept, g)
+        weight = contract("nth,ntk->hk", before, gamma, dtype=params["weight"].dtype)
+        return {"weight": weight, "bias": jnp.sum(gamma, (0, 1)).astype(params["bias"].dtype)}
 
     def affine(self, params, kept, g):
         """h[n,t-1] behind the dropout, and γ[n,t]."""
@@ -147,16 +154,16 @@ class Recurrence(Layer):
         """The deltas of all times, and ∂J/∂s[n,0]. Under jit the gradients share one scan: XLA sees that it is one."""
         n, times, _ = kept.hidden.shape
         real = None if kept.lengths is None else in_time(kept.hidden, kept.lengths)
-        d = self.zero_state(n, kept.hidden.dtype) if kept.initial is None else g.states[-1]
+        d = self.zero_state(n, kept.hidden.dtype) if kept.initial is None else g.ended[-1]
         if self.last:
             d = (d[0] + values_of(g), *d[1:])
-        above, before = values_of(g), self._before(kept)
+        above, before = values_of(g), (self._before(kept), *kept.memories)
 
         def turn(i, carry):
-            d, buffers = carry
+            d, buffers, here = carry
             t = i if self.from_end else times - 1 - i
-            here = d if self.last else (d[0] + take(above, t), *d[1:])
-            deltas, gamma, past = self.step_back(take(buffers, t), take(before, t), here)
+            full = d if self.last else (d[0] + take(above, t), *d[1:])
+            deltas, gamma, past = self.step_back(here, take(before, t), full)
             dh = contract("nk,hk->nh", gamma, params["weight"], dtype=gamma.dtype)
             past = (past[0] + (dh if kept.mask is None else dh * kept.mask), *past[1:])
             if real is not None:
@@ -164,9 +171,12 @@ class Recurrence(Layer):
                     where(real[:, t], past, d),
                     where(real[:, t], deltas, jax.tree.map(jnp.zeros_like, deltas)),
                 )
-            return past, put(buffers, deltas, t)
+            buffers = put(buffers, deltas, t)
+            return past, buffers, take(buffers, t + 1 if self.from_end else t - 1)
 
-        d, deltas = lax.fori_loop(0, times, turn, (d, kept.buffers))
+        # What the next turn reads is taken after this one has written: else XLA would copy the buffers at every turn.
+        start = d, kept.buffers, take(kept.buffers, 0 if self.from_end else times - 1)
+        d, deltas, _ = lax.fori_loop(0, times, turn, start)
         return deltas, d
 
     def _before(self, kept: Kept) -> Float[Array, "n t h"]:
@@ -184,6 +194,12 @@ class Recurrence(Layer):
             return None
         keep = 1 - self.dropout
         return jax.random.bernoulli(rng, keep, (z.shape[0], self.outputs)).astype(z.dtype) / keep
+
+    def _require_params(self, params):
+        shape = (self.outputs, self.gates * self.outputs)
+        if not isinstance(params, dict) or set(params) != {"weight", "bias"} or params["weight"].shape != shape:
+            problem = f"expected parameters {{weight {list(shape)}, bias}}, got {describe(params)}"
+            raise LayerError(self, f"{problem}; do they come from this model's init?")
 
     def _required(self, state, n):
         want = self.zero_state(n, jnp.float32)

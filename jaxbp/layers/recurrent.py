@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp.initializers import Initializer, LeCun, Orthogonal
-from jaxbp.layer import Layer, located
+from jaxbp.layer import Layer, located, require_positive
 from jaxbp.layers.dense import Dense
 from jaxbp.layers.recurrence import Recurrence
 from jaxbp.layers.sequences import Sequences, in_time, require_sequences, values_of, with_values
@@ -84,15 +84,14 @@ class Recurrent(TwoHalves):
     recurrent_initializer: Initializer = Orthogonal()
 
     cell = Recurrence
+    input_bias = False
 
     def __post_init__(self):
-        name = type(self).__name__
-        if self.outputs < 1:
-            raise ValueError(f"{name} needs a positive number of outputs, not {self.outputs}")
+        require_positive(self, outputs=self.outputs)
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"{name} needs 0 <= dropout < 1, not {self.dropout}")
+            raise ValueError(f"{type(self).__name__} needs 0 <= dropout < 1, not {self.dropout}")
 
     @property
     def children(self):
         cell = self.cell(self.outputs, self.last, self.from_end, self.dropout, self.recurrent_initializer)
-        return {"input": Dense(cell.gates * self.outputs, initializer=self.initializer), "recurrent": cell}
+        return {"input": Dense(cell.gates * self.outputs, self.input_bias, self.initializer), "recurrent": cell}

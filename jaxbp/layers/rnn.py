@@ -1,6 +1,6 @@
 """The plain recurrent network, as Elman's: the state is what the tanh layer said one time before.
 
-With z = x W + b and p = h[n,t-1] U (see `recurrence.py`), all element by element:
+With z = x W and p = h[n,t-1] U + b (see `recurrence.py`), all element by element:
 
     h[n,t] = tanh(z[n,t] + p[n,t])
 

@@ -1,13 +1,13 @@
 """Sequences of different lengths in one batch: what fills them up to the longest changes nothing.
 
-    Sequences(values [n, t, features], lengths [n], states)
+    Sequences(values [n, t, features], lengths [n], states, ended)
 
 Recurrent layers take a plain array, where every sequence fills its row, or `Sequences`, and give back the same kind.
 Values at times t ≥ lengths[n] are padding: nobody reads them, and no gradient flows through them.
 
-`states` carries a run on where the last one ended (truncated BPTT). It is a queue of states, one for each recurrent
-layer in forward order: a layer takes the first and puts the one it ends with last, so what comes out of a model is
-what goes into the next chunk.
+`states` lets a run go on where another has ended (truncated BPTT): one state for each recurrent layer of the model, in
+forward order. A layer takes the first of them and appends the one it ends with to `ended`, so what comes out of the
+model as `ended` are the `states` of the next chunk.
 
 Layers that know nothing of time act on the values: `OnValues(LayerNorm())` keeps lengths and states beside them, and
 behind `Values()` there are values alone, as a loss expects them.
@@ -27,7 +27,7 @@ State = tuple[Array, ...]  # (h,) or, of an LSTM, (h, c), each [n, outputs]
 
 
 class Sequences(NamedTuple):
-    """Values [n, t, features], how many of the t times are real, and the states to begin with; None: all, and zeros.
+    """Values, how many of the t times are real (None: all), and the states to begin with (None: zeros).
 
     Their gradient is a Sequences too, with None in place of the lengths, which are integers.
     """
@@ -35,6 +35,7 @@ class Sequences(NamedTuple):
     values: Any
     lengths: Any = None
     states: tuple[State, ...] | None = None
+    ended: tuple[State, ...] = ()
 
 
 def values_of(x: PyTree) -> Any:
@@ -67,7 +68,8 @@ def require_sequences(layer: Layer, x: PyTree) -> None:
     if x.lengths is not None:
         _require_lengths(layer, x.lengths, *values.shape[:2])
     if x.states is not None and not (isinstance(x.states, tuple) and x.states):
-        problem = f"expected states in a tuple, one state for each recurrent layer, got {describe(x.states)}"
+        left = "none is left" if isinstance(x.states, tuple) else f"got {describe(x.states)}"
+        problem = f"expected a tuple with one state for each recurrent layer, {left}"
         raise LayerError(layer, f"{problem}; jaxbp.initial_states(model, examples) gives zeros")
 
 
@@ -75,7 +77,8 @@ def _require_lengths(layer, lengths, n, times):
     if not hasattr(lengths, "dtype") or not jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.shape != (n,):
         raise LayerError(layer, f"expected one integer length for each of {n} sequences, got {describe(lengths)}")
     if is_concrete(lengths):
-        wrong = (np.asarray(lengths) < 0) | (np.asarray(lengths) > times)
+        lengths = np.asarray(lengths)
+        wrong = (lengths < 0) | (lengths > times)
         if wrong.any():
             first = int(np.argmax(wrong))
             problem = f"expected lengths from 0 to {times}, the times of the array"

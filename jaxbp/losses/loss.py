@@ -76,6 +76,7 @@ class Loss:
         counted = self.counted(outputs, targets)
         if weights is None:
             return counted
+        weights = jnp.asarray(weights)
         if weights.shape != outputs.shape[:1]:
             raise ValueError(
                 f"{self}: expected one weight for each of {outputs.shape[0]} examples, got {describe(weights)}"

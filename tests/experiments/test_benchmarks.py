@@ -7,6 +7,7 @@ import jaxbp
 from experiments.benchmarks.__main__ import Options, main
 from experiments.benchmarks.ctc import CTCGradient
 from experiments.benchmarks.pair import measure
+from experiments.benchmarks.recurrent import RecurrentGradients
 from experiments.benchmarks.tasks import LayerGradients, TrainingStep
 from experiments.benchmarks.workloads import WORKLOADS, mlp
 
@@ -32,6 +33,14 @@ def test_both_engines_give_the_same_value_and_gradient_of_ctc():
     work = CTCGradient("small", 3, 12, 5, 4)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), work.by_jaxbp().run(), work.by_autodiff().run()
+    )
+
+
+@pytest.mark.parametrize("layer", [jaxbp.LSTM(3), jaxbp.GRU(3)], ids=str)
+def test_both_engines_give_the_same_gradients_through_time(layer):
+    work = RecurrentGradients("small", layer, (2, 3, 4), type(layer).__name__)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), work.by_jaxbp().run(), work.by_autodiff().run()
     )
 
 

@@ -55,9 +55,11 @@ def test_sums_of_bfloat16_are_taken_in_float32():
     assert gradient["bias"] == 4096
 
 
-def test_dense_refuses_a_number_of_outputs_that_is_not_positive():
-    with pytest.raises(ValueError, match="positive number of outputs, not 0"):
-        Dense(0)
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("outputs", [0, 2.5, "ten"])
+def test_dense_refuses_a_number_of_outputs_that_is_not_positive_and_whole(outputs):
+    with pytest.raises(ValueError, match=f"positive whole number of outputs, not {outputs!r}"):
+        Dense(outputs)
 
 
 def model_and_params():

@@ -23,9 +23,10 @@ def ours_from(module, take):
         w, u, b, c = (
             take(getattr(module, f"{kind}_{suffix}")) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        recurrent = {"weight": u.T, "bias": c} if isinstance(module, nn.GRU) else {"weight": u.T}
-        bias = b if isinstance(module, nn.GRU) else b + c
-        params[name] = {"input": {"weight": w.T, "bias": bias}, "recurrent": recurrent}
+        if isinstance(module, nn.GRU):
+            params[name] = {"input": {"weight": w.T, "bias": b}, "recurrent": {"weight": u.T, "bias": c}}
+        else:
+            params[name] = {"input": {"weight": w.T}, "recurrent": {"weight": u.T, "bias": b + c}}
     return jax.tree.map(jnp.asarray, params)
 
 
@@ -51,7 +52,7 @@ def test_padded_sequences_in_both_directions_agree_with_pytorch(cell, theirs):
         layer, params = jaxbp.Bidirectional(cell(OUTPUTS)), ours_from(module, lambda a: a.detach().numpy())
         arrays = by_direction([np.asarray(b.detach()) for b in begin])
         sequences = jaxbp.Sequences(jnp.asarray(x.detach().numpy()), jnp.asarray(LENGTHS), arrays)
-        g = jaxbp.Sequences(jnp.asarray(g_y, float), None, by_direction(g_end))
+        g = jaxbp.Sequences(jnp.asarray(g_y, float), None, (), by_direction(g_end))
 
         @jax.jit
         def run(params, x, g):
@@ -61,7 +62,7 @@ def test_padded_sequences_in_both_directions_agree_with_pytorch(cell, theirs):
         out, dx, gradient = run(params, sequences, g)
         expected = (
             (out.values, y),
-            *zip(out.states, by_direction([np.asarray(e.detach()) for e in end]), strict=True),
+            *zip(out.ended, by_direction([np.asarray(e.detach()) for e in end]), strict=True),
             (dx.values, x.grad),
             *zip(dx.states, by_direction([np.asarray(b.grad) for b in begin]), strict=True),
         )
@@ -80,4 +81,7 @@ def _true_gradient(module):
     gradient = ours_from(module, lambda a: a.grad.numpy())
     if isinstance(module, nn.GRU):
         return gradient
-    return {name: {**at, "input": {**at["input"], "bias": at["input"]["bias"] / 2}} for name, at in gradient.items()}
+    return {
+        name: {**at, "recurrent": {**at["recurrent"], "bias": at["recurrent"]["bias"] / 2}}
+        for name, at in gradient.items()
+    }
