@@ -1,10 +1,11 @@
 """Strings of digits: a bidirectional recurrent network on log-mel frames, and CTC, which needs no alignment.
 
-Three frames of 10 ms make one input, so that the network takes a third of the steps. Classes are the blank, 0, and
+Four frames of 10 ms make one input, so that the network takes a quarter of the steps. Classes are the blank, 0, and
 digit d as d + 1. Training strings have up to four digits, as short ones train faster; what is tested has up to seven.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +13,25 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 import jaxbp
-from experiments.recordings import RATE, Recordings, Samples, digit_strings
+from experiments.error_rates import error_rate, sentences
+from experiments.recordings import RATE, Recordings, Samples, digit_strings, trimmed
 from experiments.speech import LogMel, normalised
 from experiments.speech_augment import changed, masks
+from experiments.speech_training import Task, outputs_of
 
 FRONT = LogMel(rate=RATE, filters=32)
-JOINED = 3  # frames to an input
-UNITS = 64
-LOSS = jaxbp.CTC()
+JOINED = 4  # frames to an input
 MODEL = jaxbp.Serial(
-    jaxbp.Bidirectional(jaxbp.GRU(UNITS)),
+    jaxbp.OnValues(jaxbp.Conv(96, (3,), initializer=jaxbp.He())),
+    jaxbp.OnValues(jaxbp.Relu()),
     jaxbp.OnValues(jaxbp.Dropout(0.2)),
-    jaxbp.Bidirectional(jaxbp.GRU(UNITS)),
+    jaxbp.Bidirectional(jaxbp.GRU(96)),
     jaxbp.OnValues(jaxbp.Dropout(0.2)),
     jaxbp.Values(),
     jaxbp.Dense(11),
 )
+RECURRENT = "3"  # its place in the model
+LOSS = jaxbp.CTC()
 
 
 def padded(samples: list[Samples], longest: float | None = None):
@@ -84,3 +88,79 @@ def plain(rng: np.random.Generator, recordings: Recordings, n: int = 350):
     strings = digit_strings(rng, recordings, n)
     inputs = joined(*features(*padded(strings.samples)))
     return inputs, transcripts(strings.digits, inputs, 7)
+
+
+def heard(logits: np.ndarray, lengths: np.ndarray, beams: int = 8) -> list[list[int]]:
+    """The most probable digits of each string."""
+    best = jaxbp.beam_decode(logits, jnp.asarray(lengths), beams=beams)
+    return [[label - 1 for label in labels] for labels in sentences(best.labels[:, 0], best.lengths[:, 0])]
+
+
+def mistakes(logits: np.ndarray, targets: jaxbp.Transcripts) -> tuple[int, int]:
+    """Insertions, deletions and substitutions in all strings, and how many digits were said."""
+    said = [[label - 1 for label in labels] for labels in sentences(targets.labels, targets.label_lengths)]
+    total = sum(map(len, said))
+    return round(total * error_rate(heard(logits, targets.logit_lengths), said)), total
+
+
+TASK = Task(FRONT, MODEL, LOSS, draw, plain, mistakes, epochs=40, batch_size=32)
+
+
+def shapes() -> jaxbp.layer.Params:
+    """The parameters' shapes."""
+    x = jaxbp.Sequences(jax.ShapeDtypeStruct((1, 4, JOINED * FRONT.filters), "float32"), np.ones(1, int))
+    return jax.eval_shape(lambda: MODEL.init(jax.random.key(0), x))
+
+
+def transcribe(params: jaxbp.layer.Params, samples: Samples) -> list[int]:
+    """The digits in a recording, without the silence around them."""
+    inputs = joined(*features(*padded([trimmed(samples)])))
+    return heard(outputs_of(MODEL, params, inputs), inputs.lengths)[0]
+
+
+class Look(NamedTuple):
+    """One string under the magnifying glass; T inputs of `JOINED` frames each.
+
+    frames: the normalised log-mel energies [T * JOINED, filters].
+    digits: what was said.
+    probabilities: the network's, of blank and digits at each time [T, 11].
+    occupancy: CTC's posterior of the same, given what was said [T, 11].
+    digit, moment: a digit of the string, and the time that most probably says it: this logit is followed back.
+    deltas: by direction, the size of that logit's gradient at each time's pre-activations [T].
+    saliency: and at the frames, [T * JOINED, filters].
+    """
+
+    frames: np.ndarray
+    digits: list[int]
+    probabilities: np.ndarray
+    occupancy: np.ndarray
+    digit: int
+    moment: int
+    deltas: dict[str, np.ndarray]
+    saliency: np.ndarray
+
+
+def look(params: jaxbp.layer.Params, x: jaxbp.Sequences, targets: jaxbp.Transcripts, i: int) -> Look:
+    """String i: its alignment, and the way back of the logit of its middle digit, at the time that says it."""
+    count, length = int(targets.label_lengths[i]), int(x.lengths[i])
+    inputs = jaxbp.Sequences(x.values[i : i + 1, :length], jnp.array([length]))
+    target = jaxbp.Transcripts(targets.labels[i : i + 1], jnp.array([count]), inputs.lengths)
+    logits, residuals = MODEL.forward(params, inputs)
+    digits = [int(label) - 1 for label in targets.labels[i, :count]]
+    occupancy = np.asarray(LOSS.occupancy(logits, target))[0]
+    digit = digits[count // 2]
+    moment = int(np.argmax(occupancy[:, digit + 1]))
+    g = jnp.zeros_like(logits).at[0, moment, digit + 1].set(1.0)
+    dx, deltas = jaxbp.sweep(MODEL, params, residuals, g, visit=jaxbp.delta)
+    at = jaxbp.leaves(MODEL, deltas)
+    directions = {"forward in time": "forward_in_time", "back in time": "back_in_time"}
+    return Look(
+        np.asarray(inputs.values).reshape(-1, FRONT.filters),
+        digits,
+        np.asarray(jax.nn.softmax(logits))[0],
+        occupancy,
+        digit,
+        moment,
+        {name: np.linalg.norm(at[f"{RECURRENT}.{path}.input"][0], axis=-1) for name, path in directions.items()},
+        np.asarray(dx.values).reshape(-1, FRONT.filters),
+    )

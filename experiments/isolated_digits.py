@@ -76,4 +76,4 @@ def mistakes(logits: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
     return int((logits.argmax(-1) != labels).sum()), len(labels)
 
 
-TASK = Task(MODEL, jaxbp.SoftmaxCrossEntropy(smoothing=0.1), draw, plain, mistakes, epochs=30, batch_size=64)
+TASK = Task(FRONT, MODEL, jaxbp.SoftmaxCrossEntropy(smoothing=0.1), draw, plain, mistakes, epochs=30, batch_size=64)

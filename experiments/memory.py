@@ -111,9 +111,11 @@ class Options:
     """The adding or the copying problem."""
     lengths: tuple[int, ...] = (50, 100, 200)
     """Times between the first and the last thing to be known."""
+    cells: tuple[str, ...] = ("RNN", "GRU", "LSTM")
+    """Which networks."""
     hidden: int = 32
     """Outputs of the recurrent layer."""
-    steps: int = 1000
+    steps: int = 800
     """Updates, each on new sequences."""
     batch_size: int = 32
     """Sequences an update."""
@@ -138,10 +140,10 @@ def warped(params: jaxbp.layer.Params, cell: str, hidden: int, length: int, key:
         return params
     recurrent, *rest = params
     b = jnp.log(jax.random.uniform(key, (hidden,), minval=1.0, maxval=max(2.0, length - 1.0)))
-    bias = recurrent["input"]["bias"]
+    bias = recurrent["recurrent"]["bias"]
     bias = bias.at[hidden : 2 * hidden].set(b)
     bias = bias if cell == "GRU" else bias.at[:hidden].set(-b)
-    return ({**recurrent, "input": {**recurrent["input"], "bias": bias}}, *rest)
+    return ({**recurrent, "recurrent": {**recurrent["recurrent"], "bias": bias}}, *rest)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
@@ -213,7 +215,7 @@ def main(options: Options | None = None) -> dict:
     options = options or Options()
     problem = options.problem.value
     print(f"{options.problem.name.capitalize()}: {problem.score}, {problem.chance:.4f} by chance")
-    runs = [learn(problem, cell, length, options) for length in options.lengths for cell in CELLS]
+    runs = [learn(problem, cell, length, options) for length in options.lengths for cell in options.cells]
     folder = options.output / options.problem.name
     longest = [run for run in runs if run["length"] == max(options.lengths)]
     save_figure(folder, "score_by_length", score_by_length(runs, problem.score, problem.chance, problem.solved))
@@ -223,7 +225,7 @@ def main(options: Options | None = None) -> dict:
         "score": problem.score,
         "chance": problem.chance,
         "solved_beyond": problem.solved,
-        "parameters": {cell: count_of(problem, cell, options) for cell in CELLS},
+        "parameters": {cell: count_of(problem, cell, options) for cell in options.cells},
         **{
             name: getattr(options, name)
             for name in ("hidden", "steps", "batch_size", "learning_rate", "warped", "seed")

@@ -19,6 +19,8 @@ def score_by_length(runs: Runs, score: str, chance: float, solved: float) -> Fig
     longest = max(run["length"] for run in runs)
     for cell, color in COLORS.items():
         own = sorted((run for run in runs if run["cell"] == cell), key=lambda run: run["length"])
+        if not own:
+            continue
         left.plot([run["length"] for run in own], [run["score"] for run in own], "o-", color=color, label=cell, ms=5)
         losses = own[-1]["losses"]
         right.plot(np.linspace(0, 1, len(losses)), losses, color=color, label=cell, linewidth=1.4)

@@ -132,6 +132,14 @@ def read_recording(path: Path) -> Samples:
     return resample_poly(mono, RATE // divisor, rate // divisor).astype(np.float32)
 
 
+def trimmed(samples: Samples, below: float = 30.0, margin: float = 0.1) -> Samples:
+    """The recording without what is more than `below` dB under its loudest 10 ms at the ends, but for a margin (s)."""
+    power = np.mean(samples[: len(samples) // 80 * 80].reshape(-1, 80) ** 2, axis=1)
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-below / 10))
+    around = round(margin * RATE)
+    return samples[max(0, 80 * loud[0] - around) : 80 * (loud[-1] + 1) + around]
+
+
 def clipped(samples: Samples) -> float:
     """The share of samples that are stuck at the loudest value: two or more in a row, as a recorder cuts peaks off."""
     loud = np.abs(samples) >= 0.999 * np.abs(samples).max(initial=1e-9)

@@ -89,12 +89,12 @@ def mfcc(log_mel: Float[Array, "*batch filters"], coefficients: int = 13) -> Flo
 
 @partial(jax.jit, static_argnames="reach")
 def normalised(
-    log_mel: Float[Array, "n frames filters"], frames: Int[Array, " n"], reach: float = 8.0
+    log_mel: Float[Array, "n frames filters"], frames: Int[Array, " n"], reach: float = 12.0
 ) -> Float[Array, "n frames filters"]:
     """Each recording with mean 0 and variance 1, whoever speaks and however loud; 0 after its last frame.
 
     A variance below 1 stays: noise alone, the same all the time, is not to be blown up until it looks like speech.
-    What lies more than `reach` (in ln of power: 8 is 35 dB) below the loudest is lifted to there: differences in
+    What lies more than `reach` (in ln of power: 12 is 52 dB) below the loudest is lifted to there: differences in
     near-silence say nothing of the word, and much of the room.
     """
     inside = (jnp.arange(log_mel.shape[1]) < frames[:, None])[..., None]

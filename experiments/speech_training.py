@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 import jaxbp
 from experiments.recordings import Recordings
+from experiments.speech import LogMel
 from experiments.training import adamw
 
 
@@ -19,6 +20,7 @@ from experiments.training import adamw
 class Task:
     """What is to be heard, and how that is learned.
 
+    front: makes log-mel energies of samples.
     model, loss: maps inputs to outputs, and what it costs.
     draw: (rng, recordings, augment) -> (inputs, targets), an epoch's examples.
     plain: (rng, recordings) -> (inputs, targets), examples to be tested on.
@@ -26,6 +28,7 @@ class Task:
     epochs, batch_size, learning_rate, weight_decay: of the training, by AdamW.
     """
 
+    front: LogMel
     model: jaxbp.Layer
     loss: jaxbp.Loss
     draw: Callable
@@ -35,6 +38,11 @@ class Task:
     batch_size: int
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What trained weights belong to."""
+        return {"front": asdict(self.front), "model": str(self.model)}
 
 
 class Trained(NamedTuple):
