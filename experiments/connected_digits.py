@@ -92,7 +92,7 @@ def plain(rng: np.random.Generator, recordings: Recordings, n: int = 350):
 
 def heard(logits: np.ndarray, lengths: np.ndarray, beams: int = 8) -> list[list[int]]:
     """The most probable digits of each string."""
-    best = jaxbp.beam_decode(logits, jnp.asarray(lengths), beams=beams)
+    best = jaxbp.beam_decode(jnp.asarray(logits), jnp.asarray(lengths), beams=beams)
     return [[label - 1 for label in labels] for labels in sentences(best.labels[:, 0], best.lengths[:, 0])]
 
 

@@ -163,7 +163,9 @@ def delta_norms(problem: Problem, model: jaxbp.Serial, params, x, targets) -> Fl
     """‖∂J/∂z[t]‖ of the recurrent layer's pre-activations, root mean square over examples, as the sweep passes."""
     _, deltas, _ = backpropagate(model, problem.loss, params, x, targets, visit=jaxbp.delta)
     delta = jaxbp.leaves(model, deltas)["0.input"]
-    return jnp.sqrt(jnp.sum(delta**2, (0, 2)) * len(delta))
+    largest = jnp.max(jnp.abs(delta), (0, 2), keepdims=True)  # the square of a vanishing delta would be zero
+    relative = delta / jnp.where(largest == 0, 1, largest)
+    return largest[0, :, 0] * jnp.sqrt(jnp.sum(relative**2, (0, 2)) * len(delta))
 
 
 def measure(problem: Problem, model: jaxbp.Layer, params, key: PRNGKeyArray, length: int, examples: int = 2000):

@@ -52,7 +52,7 @@ def gradient_by_distance(runs: Runs, from_last: bool) -> Figure:
                 np.maximum(norms / norms.max(), 1e-30), color=COLORS[run["cell"]], label=run["cell"], linewidth=1.7
             )
         axes.set(xlabel="times before the end", title=f"{when} training", yscale="log")
-        axes.set_ylim(max(axes.get_ylim()[0], 1e-20), 3)
+        axes.set_ylim(max(axes.get_ylim()[0], 1e-25), 3)
         axes.grid(color=GREY, alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     where = "the last" if from_last else "the largest"

@@ -112,10 +112,11 @@ def pause(rng: np.random.Generator, before: Samples, shortest: float = 0.03, lon
     return (level * rng.standard_normal(n)).astype(np.float32)
 
 
-def read_recording(path: Path) -> Samples:
+def read_recording(path: Path) -> tuple[Samples, float]:
     """A user's file, of any rate and number of channels, as one channel of 8,000 samples a second.
 
-    Raises DataError, in one sentence, where there is no such file, where it is no audio, or where it is empty.
+    Beside them stands which share of the file's own samples is clipped. Raises DataError, in one sentence, where there
+    is no such file, where it is no audio, or where it is empty.
     """
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -129,7 +130,7 @@ def read_recording(path: Path) -> Samples:
         raise DataError(
             f"{path} is {'empty' if not len(mono) else 'shorter than 0.1 seconds'}: there is nothing to hear."
         )
-    return resample_poly(mono, RATE // divisor, rate // divisor).astype(np.float32)
+    return resample_poly(mono, RATE // divisor, rate // divisor).astype(np.float32), clipped(samples.T.ravel())
 
 
 def trimmed(samples: Samples, below: float = 30.0, margin: float = 0.1) -> Samples:

@@ -22,7 +22,7 @@ import numpy as np
 from experiments import connected_digits, isolated_digits
 from experiments.figures import confusion_matrix
 from experiments.output import command_line, save_figure, save_results
-from experiments.recordings import Recordings, clipped, read_recording, spoken_digits
+from experiments.recordings import Recordings, read_recording, spoken_digits
 from experiments.speech_figures import alignment, errors_by_speaker, gradient_through_time, spectrograms
 from experiments.speech_training import Trained, outputs_of, train
 from experiments.weights import has_weights, load_weights, save_weights
@@ -163,8 +163,8 @@ def draw_strings(folder: Path, trained: Trained, x, targets) -> None:
 
 def transcribe(options: Options) -> dict:
     """Prints the digits in a recording; without a trained network it trains one first."""
-    samples = read_recording(options.transcribe)
-    if (share := clipped(samples)) > 0.01:
+    samples, share = read_recording(options.transcribe)
+    if share > 0.01:
         print(
             f"{options.transcribe} is clipped ({share:.1%} of its samples are cut off): what is heard may be wrong; "
             "record it softer.",

@@ -19,7 +19,7 @@ NUMBERS, CONFIG = "weights.safetensors", "config.json"
 
 def save_weights(folder: Path, params: jaxbp.layer.Params, config: Mapping[str, Any]) -> None:
     """Writes both files, each whole or not at all; the names are the parameters' paths, as in "0.input.weight"."""
-    numbers = {name: np.ascontiguousarray(array) for name, array in named(params).items()}
+    numbers = {name: np.asarray(array, order="C") for name, array in named(params).items()}
     write_atomically(folder / NUMBERS, safetensors.numpy.save(numbers))
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 

@@ -1,12 +1,14 @@
 import pytest
 import tyro
 
-from experiments import digits, mnist, worked_example
+from experiments import digits, memory, mnist, spoken_digits, worked_example
 from experiments.data import DataError
 from experiments.output import command_line
 
 
-@pytest.mark.parametrize("module", [digits, mnist, worked_example], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [digits, memory, mnist, spoken_digits, worked_example], ids=lambda module: module.__name__
+)
 def test_every_experiment_explains_its_options(module, capsys):
     assert tyro.cli(module.Options, args=[]) == module.Options()
     with pytest.raises(SystemExit, match="0"):

@@ -69,6 +69,8 @@ def test_delta_norms_are_the_gradients_of_the_pre_activations():
     gradient = 3 * jax.grad(loss)(jnp.zeros((3, 6, 4)))
     expected = np.sqrt(np.mean(np.sum(np.asarray(gradient) ** 2, 2), 0))
     np.testing.assert_allclose(delta_norms(ADDING, model, params, x, targets), expected, rtol=1e-4)
+    tiny = (recurrent, dense | {"weight": 1e-30 * dense["weight"]})
+    assert (delta_norms(ADDING, model, tiny, x, targets) > 0).all()
 
 
 def test_a_run_returns_what_it_writes_and_draws(tmp_path):

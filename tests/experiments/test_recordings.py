@@ -11,6 +11,7 @@ from experiments.recordings import (
     pause,
     read_recording,
     spoken_digits,
+    trimmed,
     windows,
 )
 
@@ -46,31 +47,42 @@ def constant_recordings():
 
 def test_a_string_is_one_speakers_digits_in_order_with_pauses_around():
     strings = digit_strings(np.random.default_rng(0), constant_recordings(), 70)
-    np.testing.assert_array_equal(np.bincount(strings.counts), [0, *[10] * 7])
-    for samples, length, digits, count in zip(*strings, strict=True):
-        voice = np.trim_zeros(samples)
-        assert len(set(np.sign(voice[voice != 0]))) == 1
-        heard = np.abs(samples)
-        starts = np.flatnonzero((heard[1:] != 0) & (heard[:-1] == 0)) + 1
-        np.testing.assert_array_equal(heard[starts] - 1, digits[:count])
-        assert (digits[count:] == 0).all()
-        ends = np.flatnonzero((heard[:-1] != 0) & (heard[1:] == 0)) + 1
-        gaps = np.concatenate([starts, [length]]) - np.concatenate([[0], ends])
+    np.testing.assert_array_equal(np.bincount([len(digits) for digits in strings.digits]), [0, *[10] * 7])
+    for samples, digits in zip(strings.samples, strings.digits, strict=True):
+        assert len(set(np.sign(samples[samples != 0]))) == 1
+        heard = np.abs(np.pad(samples, (1, 1)))
+        starts = np.flatnonzero((heard[1:] != 0) & (heard[:-1] == 0))
+        ends = np.flatnonzero((heard[:-1] != 0) & (heard[1:] == 0))
+        np.testing.assert_array_equal(heard[starts + 1] - 1, digits)
+        gaps = np.concatenate([starts, [len(samples)]]) - np.concatenate([[0], ends])
         assert gaps.min() >= 0.03 * 8000 - 1
         assert gaps.max() <= 0.3 * 8000 + 1
-        assert (samples[length:] == 0).all()
 
 
 def test_every_take_is_heard_before_one_is_heard_again():
-    strings = digit_strings(np.random.default_rng(1), constant_recordings().chosen(np.arange(10)), 4, most=5)
-    digits = np.concatenate([row[:count] for row, count in zip(strings.digits, strings.counts, strict=True)])
-    assert sorted(digits) == list(range(10))
+    strings = digit_strings(np.random.default_rng(1), constant_recordings().chosen(np.arange(10)), 4, most=4)
+    assert sorted(digit for digits in strings.digits for digit in digits) == list(range(10))
 
 
-def test_a_string_that_would_be_too_long_loses_its_last_digits():
+def test_a_string_ends_where_the_next_digit_has_no_room():
     strings = digit_strings(np.random.default_rng(2), constant_recordings(), 7, longest=0.5)
-    assert strings.lengths.max() <= 4000
-    assert strings.counts.max() < 7
+    assert max(map(len, strings.samples)) <= 4000
+    assert max(map(len, strings.digits)) < 7
+
+
+def test_silent_strings_are_a_pause():
+    strings = digit_strings(np.random.default_rng(2), constant_recordings(), 5, silent=1.0)
+    assert strings.digits == [[]] * 5
+    assert min(map(len, strings.samples)) > 1600
+    assert not np.concatenate(strings.samples).any()
+
+
+def test_the_ends_without_a_voice_are_cut_off():
+    voice = np.sin(np.arange(4000)).astype(np.float32)
+    whole = np.concatenate([np.zeros(4000), voice, 0.001 * voice]).astype(np.float32)
+    np.testing.assert_array_equal(trimmed(whole), whole[4000 - 800 : 8000 + 800])
+    np.testing.assert_array_equal(trimmed(voice), voice)
+    np.testing.assert_array_equal(trimmed(np.zeros(1000, np.float32)), np.zeros(1000))
 
 
 def test_a_pause_is_as_loud_as_the_quietest_moment():
@@ -86,7 +98,8 @@ def test_a_users_file_of_any_rate_and_channels_becomes_one_of_8000(rate, channel
     t = np.arange(rate) / rate
     tone = 0.5 * np.sin(2 * np.pi * 440 * t)
     soundfile.write(tmp_path / f"tone.{kind}", np.stack([tone] * channels, axis=1), rate)
-    samples = read_recording(tmp_path / f"tone.{kind}")
+    samples, share = read_recording(tmp_path / f"tone.{kind}")
+    assert share < 0.02
     assert (samples.dtype, samples.shape) == (np.float32, (8000,))
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
     np.testing.assert_allclose(samples[200:-200], expected[200:-200], atol=2e-3)
