@@ -145,13 +145,13 @@ def look(params: jaxbp.layer.Params, x: jaxbp.Sequences, targets: jaxbp.Transcri
     count, length = int(targets.label_lengths[i]), int(x.lengths[i])
     inputs = jaxbp.Sequences(x.values[i : i + 1, :length], jnp.array([length]))
     target = jaxbp.Transcripts(targets.labels[i : i + 1], jnp.array([count]), inputs.lengths)
-    logits, residuals = MODEL.forward(params, inputs)
+    logits, residuals = jax.jit(MODEL.forward)(params, inputs)
     digits = [int(label) - 1 for label in targets.labels[i, :count]]
-    occupancy = np.asarray(LOSS.occupancy(logits, target))[0]
+    occupancy = np.asarray(jax.jit(LOSS.occupancy)(logits, target))[0]
     digit = digits[count // 2]
     moment = int(np.argmax(occupancy[:, digit + 1]))
     g = jnp.zeros_like(logits).at[0, moment, digit + 1].set(1.0)
-    dx, deltas = jaxbp.sweep(MODEL, params, residuals, g, visit=jaxbp.delta)
+    dx, deltas = jax.jit(partial(jaxbp.sweep, MODEL, visit=jaxbp.delta))(params, residuals, g)
     at = jaxbp.leaves(MODEL, deltas)
     directions = {"forward in time": "forward_in_time", "back in time": "back_in_time"}
     return Look(
