@@ -118,6 +118,8 @@ def read_recording(path: Path) -> tuple[Samples, float]:
     Beside them stands which share of the file's own samples is clipped. Raises DataError, in one sentence, where there
     is no such file, where it is no audio, or where it is empty.
     """
+    if not path.is_file():
+        raise DataError(f"{path} can't be read: there is no such file.")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:

@@ -46,9 +46,8 @@ def gradient_through_time(seen: Look, front: LogMel) -> Figure:
     middle.set_title("gradient of its logit: more energy speaks for it (orange) or against it (blue)", fontsize=9)
     times = moments(len(seen.occupancy), front)
     for (name, sizes), color in zip(seen.deltas.items(), (BLUE, ORANGE), strict=True):
-        bottom.plot(times, np.maximum(sizes / sizes.max(), 1e-12), color=color, label=name, linewidth=1.8)
+        bottom.plot(times, np.where(sizes > 0, sizes, np.nan) / sizes.max(), color=color, label=name, linewidth=1.8)
     bottom.set(xlabel="seconds", ylabel="size of δ", yscale="log")
-    bottom.set_ylim(max(bottom.get_ylim()[0], 1e-8), 2)
     bottom.grid(color=GREY, alpha=0.3)
     bottom.spines[["top", "right"]].set_visible(False)
     bottom.legend(frameon=False, loc="upper left")
@@ -113,7 +112,7 @@ def draw_posteriors(axes: Axes, times, posteriors: Float[np.ndarray, "t 11"], di
         track = posteriors[:, digit + 1]
         axes.plot(times, track, color=COLORS[digit], linewidth=linewidth)
         for t in np.flatnonzero((track > 0.5) & (np.diff(track > 0.5, prepend=False))):
-            axes.annotate(str(digit), (times[t], 1.03), color=INK, ha="left", fontsize=12, fontweight="bold")
+            axes.annotate(str(digit), (times[t], 1.03), color="white", ha="left", fontsize=12, fontweight="bold")
     axes.set_ylim(0, 1.18)
     axes.set_yticks([0, 0.5, 1])
     axes.spines[["top", "right"]].set_visible(False)

@@ -111,7 +111,7 @@ def write(path, samples, subtype=None):
 
 BAD = {
     "no_audio": (lambda path: path.write_text("Dear Sir or Madam"), "can't be read as audio"),
-    "missing": (lambda path: None, "can't be read as audio"),
+    "missing": (lambda path: None, "there is no such file"),
     "empty_file": (lambda path: path.write_bytes(b""), "can't be read as audio"),
     "no_samples": (lambda path: write(path, np.zeros(0)), "is empty"),
     "too_short": (lambda path: write(path, np.zeros(700)), "shorter than 0.1 seconds"),

@@ -155,7 +155,8 @@ def test_a_recording_is_transcribed_by_the_network_that_was_kept(strings, tmp_pa
     assert captured.out.startswith("Heard")
     assert spoken_digits.main(options) == first
     soundfile.write(path, np.zeros(8000), 8000)
-    assert spoken_digits.main(options)["clipped"] == 0
+    assert spoken_digits.main(options) == {"heard": [], "clipped": 0}
+    assert capsys.readouterr().out.endswith("Heard no digit.\n")
 
 
 def test_the_gradient_through_time_is_the_gradient(strings, tiny_spoken_digits):
