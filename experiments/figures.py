@@ -42,8 +42,11 @@ def draw_curves(
     for color, (name, values) in zip(colors, curves.items(), strict=False):
         axes.plot(range(1, len(values) + 1), values, color=color, label=name, linewidth=1.8, marker=".", markersize=4)
     if min(map(min, curves.values())) > 0:
+        wide = max(map(max, curves.values())) > 10 * min(map(min, curves.values()))
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8), numticks=20))
+        axes.yaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if wide else (1, 1.2, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8), numticks=20)
+        )
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
@@ -120,26 +123,38 @@ def filters(weight: Float[np.ndarray, "h w units"], most: int = 72) -> Figure:
 def feature_maps(
     image: Float[np.ndarray, "h w"], stages: Sequence[Float[np.ndarray, "h w channels"]], probabilities: Sequence[float]
 ) -> Figure:
-    """A digit on its way through the network: each stage's channels as images, and the classes it ends in."""
-    figure = Figure(figsize=(3.8 + 4.2 * len(stages), 4.6), layout="constrained")
-    first, *parts, last = figure.subfigures(1, len(stages) + 2, width_ratios=[2, *[4] * len(stages), 1.5], wspace=0.04)
-    first.suptitle(f"{image.shape[0]}x{image.shape[1]}", fontsize=10)
-    (axes,) = pictures(first, 1, 1)
-    axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
-    for part, maps in zip(parts, stages, strict=True):
+    """A digit on its way through the network: each stage's channels side by side, and the classes it ends in."""
+    mosaics = [mosaic(maps) for maps in stages]
+    widths = [*(4.4 * tiles.shape[1] / tiles.shape[0] + 0.3 for tiles in (image, *mosaics)), 1.8]
+    figure = Figure(figsize=(sum(widths), 5), layout="constrained")
+    first, *parts, last = figure.subplots(1, len(widths), width_ratios=widths)
+    first.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    first.set_title(f"{image.shape[0]}x{image.shape[1]}", fontsize=11)
+    for axes, maps, tiles in zip(parts, stages, mosaics, strict=True):
         height, width, channels = maps.shape
-        part.suptitle(f"{channels} maps of {height}x{width}", fontsize=10)
-        columns = -(-channels // max(1, int(channels**0.5)))
-        for axes, channel in zip(pictures(part, -(-channels // columns), columns), range(channels), strict=False):
-            axes.imshow(maps[..., channel], cmap="magma", vmin=0, vmax=max(maps.max(), 1e-9))
-    last.suptitle("probability", fontsize=10)
-    axes = last.subplots()
-    axes.barh(range(len(probabilities)), probabilities, color=BLUE, height=0.7)
-    axes.set(yticks=range(len(probabilities)), xlim=(0, 1), xticks=[0, 1])
-    axes.invert_yaxis()
-    axes.tick_params(length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+        # The few brightest pixels of a stage would leave the others in the dark.
+        axes.imshow(tiles, cmap=COUNTS, vmin=0, vmax=max(np.quantile(maps, 0.995), 1e-9))
+        between = {"color": GREY, "linewidth": 0.6}
+        axes.hlines(np.arange(0, tiles.shape[0] + 1, height) - 0.5, -0.5, tiles.shape[1] - 0.5, **between)
+        axes.vlines(np.arange(0, tiles.shape[1] + 1, width) - 0.5, -0.5, tiles.shape[0] - 0.5, **between)
+        axes.set_title(f"{channels} maps of {height}x{width}", fontsize=11)
+    for axes in (first, *parts):
+        axes.set_axis_off()
+    last.barh(range(len(probabilities)), probabilities, color=BLUE, height=0.7)
+    last.set(yticks=range(len(probabilities)), xlim=(0, 1), xticks=[0, 1])
+    last.set_title("probability", fontsize=11)
+    last.invert_yaxis()
+    last.tick_params(length=0)
+    last.spines[["top", "right", "left"]].set_visible(False)
     return figure
+
+
+def mosaic(maps: Float[np.ndarray, "h w channels"]) -> Float[np.ndarray, "rows*h columns*w"]:
+    """All channels as one image, row by row, at least as high as it is wide."""
+    height, width, channels = maps.shape
+    columns = max(n for n in range(1, channels + 1) if channels % n == 0 and n * n <= channels)
+    tiles = maps.transpose(2, 0, 1).reshape(-1, columns, height, width)
+    return tiles.transpose(0, 2, 1, 3).reshape(-1, columns * width)
 
 
 def saliency(

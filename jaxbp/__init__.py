@@ -8,12 +8,33 @@ value, grads = jaxbp.value_and_grad(model, jaxbp.SoftmaxCrossEntropy())(params, 
 from jaxbp.backprop import Quantity, value_and_grad, value_and_quantities
 from jaxbp.check import check_gradients
 from jaxbp.compose import Parallel, Recompute, Repeat, Residual, Serial
+from jaxbp.credit import (
+    BatchSigns,
+    DirectFeedback,
+    FeedbackAlignment,
+    FixedSigns,
+    KolenPollack,
+    LocalLoss,
+    UniformSigns,
+    WeightMirror,
+    mirror_weights,
+)
 from jaxbp.decoding import Decoded, beam_decode, greedy_decode
 from jaxbp.diverged import Diverged
+from jaxbp.feedback import (
+    Angles,
+    Arrived,
+    DeltaRule,
+    WeightRule,
+    alignment_angles,
+    feedback_value_and_grad,
+    init_feedback,
+)
 from jaxbp.figures import plot_flow
 from jaxbp.initializers import Glorot, He, LeCun, Orthogonal
 from jaxbp.inspect import layer_sizes, summary, trace
 from jaxbp.interop import FromAutodiff, as_custom_vjp
+from jaxbp.kfac import KfacState, kfac
 from jaxbp.laws import check_layer
 from jaxbp.layer import Layer, LayerError, Site
 from jaxbp.layers import (
@@ -67,6 +88,21 @@ from jaxbp.losses import (
     Transcripts,
 )
 from jaxbp.models import lenet, resnet
+from jaxbp.quantities.clipping import clipped_value_and_grad
+from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
+from jaxbp.quantities.curvature import as_flat, as_scipy, ggn_diagonal, ggn_operator, ggn_products, hessian_operator
+from jaxbp.quantities.ekfac import Eigen, ekfac, kronecker_eigenbasis, precondition
+from jaxbp.quantities.ghost_norms import gradient_norms, layer_gradient_norms
+from jaxbp.quantities.kernels import gram_matrix, tangent_kernel
+from jaxbp.quantities.kronecker import Factors, damped_inverse, kfac_expand, kfac_reduce, kronecker_factors
+from jaxbp.quantities.moments import (
+    NoiseScale,
+    gradient_second_moment,
+    gradient_variance,
+    noise_scale,
+    signal_to_noise,
+)
+from jaxbp.quantities.per_example import individual_gradients
 from jaxbp.reverse import Composite, delta, keep, leaves, param_gradient, revisit, sweep
 from jaxbp.train import TrainState, make_train_step
 from jaxbp.truncated import truncated_value_and_grad
@@ -79,8 +115,11 @@ __all__ = [
     "LSTM",
     "RNN",
     "AdaptiveAvgPool",
+    "Angles",
+    "Arrived",
     "AvgPool",
     "BatchNorm",
+    "BatchSigns",
     "Bidirectional",
     "BinaryCrossEntropy",
     "Composite",
@@ -88,10 +127,18 @@ __all__ = [
     "Conv",
     "ConvTranspose",
     "Decoded",
+    "DeltaRule",
     "Dense",
+    "DirectFeedback",
     "Diverged",
     "Dropout",
+    "Eigen",
     "Elu",
+    "Empirical",
+    "Exact",
+    "Factors",
+    "FeedbackAlignment",
+    "FixedSigns",
     "Flatten",
     "FromAutodiff",
     "Gelu",
@@ -103,15 +150,20 @@ __all__ = [
     "Huber",
     "Identity",
     "InstanceNorm",
+    "KfacState",
+    "KolenPollack",
     "Layer",
     "LayerError",
     "LayerNorm",
     "LeCun",
     "LeakyRelu",
+    "LocalLoss",
     "LogSoftmax",
     "Loss",
     "MaxPool",
     "MeanSquaredError",
+    "MonteCarlo",
+    "NoiseScale",
     "OnValues",
     "Orthogonal",
     "Parallel",
@@ -135,27 +187,58 @@ __all__ = [
     "Tanh",
     "TrainState",
     "Transcripts",
+    "UniformSigns",
     "Values",
+    "WeightMirror",
+    "WeightRule",
+    "alignment_angles",
     "as_custom_vjp",
+    "as_flat",
+    "as_scipy",
     "beam_decode",
     "check_gradients",
     "check_layer",
+    "clipped_value_and_grad",
+    "damped_inverse",
     "delta",
+    "ekfac",
     "evaluate",
+    "feedback_value_and_grad",
     "fit",
+    "ggn_diagonal",
+    "ggn_operator",
+    "ggn_products",
+    "gradient_norms",
+    "gradient_second_moment",
+    "gradient_variance",
+    "gram_matrix",
     "greedy_decode",
+    "hessian_operator",
+    "individual_gradients",
+    "init_feedback",
     "initial_states",
     "keep",
+    "kfac",
+    "kfac_expand",
+    "kfac_reduce",
+    "kronecker_eigenbasis",
+    "kronecker_factors",
+    "layer_gradient_norms",
     "layer_sizes",
     "leaves",
     "lenet",
     "make_train_step",
+    "mirror_weights",
+    "noise_scale",
     "param_gradient",
     "plot_flow",
+    "precondition",
     "resnet",
     "revisit",
+    "signal_to_noise",
     "summary",
     "sweep",
+    "tangent_kernel",
     "trace",
     "train_epoch",
     "truncated_value_and_grad",

@@ -7,6 +7,7 @@ g                  = loss.backward(kept)                      δ at the output
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -21,15 +22,24 @@ from jaxbp.reverse import Edits, Visit, param_gradient, sweep
 Targets = PyTree
 
 
-class Quantity(NamedTuple):
-    """A visit, and how the layers' answers are joined: the tree of answers stays as it is unless told otherwise.
+@dataclass(frozen=True)
+class Quantity:
+    """A visit, and how the layers' answers are joined.
 
-    require: raises for a model that the quantity can't be had of, before anything runs.
+    Args:
+        visit: what is taken at each layer.
+        gather: what is made of the tree of answers, which stays as it is unless told otherwise.
+        require: raises for a model that the quantity can't be had of, before anything runs.
+        doc: what comes out, with shapes, for help(); what the visit says unless given.
     """
 
     visit: Visit
     gather: Callable[[PyTree], Any] = lambda tree: tree
     require: Callable[[Layer], None] = lambda model: None
+    doc: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "__doc__", self.doc or self.visit.__doc__)
 
 
 class _Answers(NamedTuple):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from jaxbp.layer import Layer, LayerError, Params, describe, located, require_positive, shorten
+from jaxbp.layer import Layer, LayerError, Params, describe, is_floating, located, require_positive, shorten
 from jaxbp.reverse import Composite, part
 
 
@@ -28,9 +28,9 @@ def split(rng: PRNGKeyArray | None, n: int):
     return [None] * n if rng is None else jax.random.split(rng, n)
 
 
-def add(*gradients: PyTree) -> PyTree:
-    """The sum of gradients of one input; None (an integer input) stays None."""
-    return jax.tree.map(lambda *terms: sum(terms[1:], terms[0]), *gradients)
+def add(*trees: PyTree) -> PyTree:
+    """The sum of trees; None (an integer's gradient) stays None, integers (lengths beside values) are the first's."""
+    return jax.tree.map(lambda *terms: sum(terms[1:], terms[0]) if is_floating(terms[0]) else terms[0], *trees)
 
 
 def output_of(layer: Layer, params: Params, x: PyTree) -> PyTree:

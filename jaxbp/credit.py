@@ -5,7 +5,7 @@
     FixedSigns          B = sign(W) |R|, R normal of deviation s, drawn once
     BatchSigns          B = sign(W) |R|, R drawn anew for each batch
     KolenPollack        B begins as FeedbackAlignment's and gets the gradient of W; where both decay, W - B dies out
-    WeightMirror        B begins likewise and learns W from how the layer answers to noise (`mirror`)
+    WeightMirror        B begins likewise and learns W from how the layer answers to noise (`mirror_weights`)
     DirectFeedback      δ = e B at the layer's output, B uniform and fixed
     LocalLoss           δ at the layer's output from a head and a loss of its own; nothing comes from above
 
@@ -22,13 +22,18 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxbp.feedback import DeltaRule, Rules, State, WeightRule, weight_rules, weights_in
-from jaxbp.layer import Layer, LayerError, Params, Site
+from jaxbp.layer import Layer, LayerError, Params, Site, is_concrete
 from jaxbp.losses.loss import Loss
 from jaxbp.reverse import as_path, layers, leaves, sweep
 
 
 def size(weight):
-    """s, the root of the mean square."""
+    """s, the root of the mean square; refuses zeros, of which B would be zero and no error travel."""
+    if is_concrete(weight) and not jnp.any(weight):
+        raise ValueError(
+            "B is as large as the weight at the start, and this one is zero: give init_feedback drawn parameters; "
+            "training may begin from zeros all the same"
+        )
     return jnp.sqrt(jnp.mean(jnp.square(weight))).astype(weight.dtype)
 
 
@@ -81,17 +86,17 @@ class KolenPollack(FeedbackAlignment):
 
 @dataclass(frozen=True)
 class WeightMirror(FeedbackAlignment):
-    """B ← (1 - decay) B + rate W̃, with W̃ the estimate of W that `mirror` makes; B tends to W rate / decay."""
+    """B ← (1 - decay) B + rate W̃, with W̃ the estimate of W from noise; B tends to W rate / decay."""
 
     rate: float = 0.1
     decay: float = 0.1
 
 
-def mirror(model: Layer, rules: Rules, params: Params, fixed: State, x: PyTree, key: PRNGKeyArray) -> State:
+def mirror_weights(model: Layer, rules: Rules, params: Params, fixed: State, x: PyTree, key: PRNGKeyArray) -> State:
     """One turn of learning for the weights of all `WeightMirror` rules; returns the new `fixed`. x sets shapes only.
 
     Each layer gets noise ξ of variance 1 for input and answers y = ξ W + b. Then 1/M Σ ξᵀ (y - b) tends to W: what the
-
+    layer's own parameter gradient makes of y - b in the place of a delta, divided by the M places that W is used in.
     """
     chosen = {path: rule for path, rule in weight_rules(model, rules).items() if isinstance(rule, WeightMirror)}
     for path, layer in layers(model):

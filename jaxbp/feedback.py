@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.backprop import Targets, require_examples
 from jaxbp.compose import Recompute, Repeat
-from jaxbp.layer import Layer, Params, is_floating
+from jaxbp.layer import Layer, Params, is_floating, located
 from jaxbp.losses.loss import Loss
 from jaxbp.reverse import (
     Composite,
@@ -105,7 +105,8 @@ def init_feedback(model: Layer, rules: Rules, key: PRNGKeyArray, params: Params,
         weights = [p for p, is_weight in zip(*weights_in(model, path, by_path[path]), strict=True) if is_weight]
         if weights:
             key, *own = jax.random.split(key, len(weights) + 1)
-            (learned if rule.learns else fixed)[path] = tuple(map(rule.init, own, weights))
+            with located(path):
+                (learned if rule.learns else fixed)[path] = tuple(map(rule.init, own, weights))
     for path, rule in rules.items():
         if not any(is_below(kept, path) for kept in (*fixed, *learned)):
             raise ValueError(f'{type(rule).__name__} at "{path}" finds no weights of rank 2 or more to act on')
@@ -154,7 +155,7 @@ def alignment_angles(model: Layer, loss: Loss, rules: Rules) -> Callable[..., di
 
 
 def angle(a: PyTree, b: PyTree) -> Float[Array, ""] | None:
-    """Degrees between two trees of arrays, each taken as one vector; None for trees without arrays."""
+    """Degrees between two trees of arrays, each taken as one vector; NaN if one is zero, None without arrays."""
     a, b = ([leaf.ravel() for leaf in jax.tree.leaves(tree) if is_floating(leaf)] for tree in (a, b))
     if not a:
         return None

@@ -24,6 +24,8 @@ BELOW = {
     "losses/": ["reverse", "compose", "layers", "backprop", "quantities", "train", "loop", "check", "interop"],
     "backprop.py": ["layers", "quantities", "feedback", "train", "loop", "check", "interop", "inspect"],
     "quantities/": ["layers", "train", "loop", "check", "interop", "inspect"],
+    "kfac.py": ["layers", "train", "loop", "check", "interop", "inspect"],
+    "credit.py": ["layers", "train", "loop", "check", "interop", "inspect"],
     "feedback.py": ["layers", "train", "loop", "check", "interop", "inspect"],
     "train.py": ["layers", "check", "interop", "inspect", "loop"],
     "loop.py": ["layers", "check", "interop", "inspect"],

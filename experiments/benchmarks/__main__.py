@@ -49,7 +49,7 @@ def main(options: Options | None = None) -> dict:
         for rival in options.rivals:
             if rival == "PyTorch" and (WORKLOADS[name].torch_model is None or not importlib.util.find_spec("torch")):
                 continue
-            row[rival] = pair(name, rival, options.rounds)
+            row[rival] = pair(name, "jaxbp", rival, options.rounds)
         results["rows"].append(row)
         print(f"{name}: done", file=sys.stderr)
     print(f"{results['header']}\n\n{as_table(results['rows'])}")
@@ -58,9 +58,9 @@ def main(options: Options | None = None) -> dict:
     return results
 
 
-def pair(workload: str, rival: str, rounds: int) -> dict:
+def pair(workload: str, first: str, second: str, rounds: int) -> dict:
     """What experiments.benchmarks.pair measures, in a fresh process."""
-    command = [sys.executable, "-m", "experiments.benchmarks.pair", workload, "jaxbp", rival, str(rounds)]
+    command = [sys.executable, "-m", "experiments.benchmarks.pair", workload, first, second, str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from experiments.benchmarks.quantities import QUANTITIES
 from experiments.benchmarks.tasks import ENGINES
 from experiments.benchmarks.workloads import WORKLOADS
 
@@ -19,7 +20,7 @@ SAMPLE_SECONDS = 0.04
 
 def measure(workload: str, first: str, second: str, rounds: int) -> dict:
     """Medians in milliseconds, the spread (quartiles) of the ratio second / first, memory, operations, compile time."""
-    work, built, compile_seconds = WORKLOADS[workload], {}, {}
+    work, built, compile_seconds = (WORKLOADS | QUANTITIES)[workload], {}, {}
     for name in (first, second):
         start = time.perf_counter()
         built[name] = getattr(work, ENGINES[name])()

@@ -59,7 +59,7 @@ def torch_lenet():
 SGD, ADAM = optax.sgd(1e-3), optax.adam(1e-3)
 WIDTHS = (800, 800, 10)
 
-WORKLOADS: dict[str, TrainingStep | LayerGradients | RecurrentGradients | CTCGradient] = {
+WORKLOADS: dict[str, TrainingStep | LayerGradients | CTCGradient | RecurrentGradients] = {
     work.name: work
     for work in [
         TrainingStep("mlp-sgd", mlp(*WIDTHS), SGD, (128, 784), torch_mlp(784, *WIDTHS)),
@@ -75,10 +75,16 @@ WORKLOADS: dict[str, TrainingStep | LayerGradients | RecurrentGradients | CTCGra
         TrainingStep("resnet20-sgd", jaxbp.resnet(), SGD, (32, 32, 32, 3)),
         LayerGradients("max-pool 2x2, gradient", jaxbp.MaxPool((2, 2)), (128, 28, 28, 32)),
         LayerGradients("max-pool 2x2, with forward", jaxbp.MaxPool((2, 2)), (128, 28, 28, 32), with_forward=True),
+        LayerGradients("max-pool 3x3, stride 2", jaxbp.MaxPool((3, 3), 2), (32, 32, 32, 32)),
+        LayerGradients("average-pool 2x2", jaxbp.AvgPool((2, 2)), (32, 32, 32, 32)),
+        LayerGradients("conv 3x3", jaxbp.Conv(64, (3, 3)), (32, 16, 16, 64)),
+        LayerGradients("conv 3x3, stride 2", jaxbp.Conv(64, (3, 3), 2), (32, 32, 32, 32)),
+        LayerGradients("conv 3x3, depthwise", jaxbp.Conv(64, (3, 3), groups=64), (32, 16, 16, 64)),
         LayerGradients("transposed conv 4x4, stride 2", jaxbp.ConvTranspose(16, (4, 4), stride=2), (32, 14, 14, 32)),
         CTCGradient("ctc, value and gradient"),
         *RECURRENT,
-        LayerGradients("lstm, against its own forward", jaxbp.LSTM(256), (64, 100, 128), with_forward=True),
-        LayerGradients("gru, against its own forward", jaxbp.GRU(256), (64, 100, 128), with_forward=True),
+        LayerGradients("transposed conv 3x3", jaxbp.ConvTranspose(32, (3, 3)), (32, 16, 16, 32)),
+        LayerGradients("batch norm in evaluation", jaxbp.BatchNorm(), (32, 32, 32, 32), with_forward=True),
+        LayerGradients("layer norm", jaxbp.LayerNorm(), (32, 128, 256), with_forward=True),
     ]
 }

@@ -33,6 +33,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxbp.layer import Layer, LayerError, contract, describe, require_floating
+from jaxbp.layers import routes
+from jaxbp.layers.routes import CACHE, over_examples
 from jaxbp.layers.window import Grids, Padding, Sizes, Windowed, laid, taken
 
 
@@ -56,13 +58,10 @@ class MaxPool(Windowed):
     def forward(self, params, x: Array, rng=None):
         grids = self._grids(x)
         counts(self, grids)
-        last = prod(self.window) - 1
-        kind = next(kind for kind in (jnp.int8, jnp.int16, jnp.int32) if last <= jnp.iinfo(kind).max)
-        padding = [(0, 0), *((low, max(high, 0)) for low, high in grids.padding), (0, 0)]
-        y = lax.reduce_window(x, -jnp.inf, lax.max, (1, *self.window, 1), (1, *grids.stride, 1), padding)
-        winner = jnp.full(y.shape, last, kind)
-        for number, k in reversed(list(enumerate(grids.offsets()))[:-1]):  # the first winner is written last
-            winner = jnp.where(taken(grids, k, x, fill=-jnp.inf) == y, jnp.asarray(number, kind), winner)
+        # A few examples at once: the winner is looked for while x is still in the cache. Left to itself XLA would look
+        # for it on the way back, and keep x until then.
+        fitting = CACHE // max(1, x[:1].nbytes)
+        y, winner = over_examples(lambda x: largest(grids, x), x, fitting) if routes.on_cpu() else largest(grids, x)
         return y, (winner, x[:0])
 
     def input_gradient(self, params, residuals, g: Float[Array, "n *small c"]) -> Float[Array, "n *grid c"]:
@@ -139,6 +138,18 @@ class GlobalAvgPool(Layer):
         shape = (g.shape[0], *no_x.shape[1:])
         share = g / prod(shape[1:-1])
         return jnp.broadcast_to(jnp.expand_dims(share, range(1, len(shape) - 1)), shape)
+
+
+def largest(grids: Grids, x: Float[Array, "n *grid c"]) -> tuple[Array, Array]:
+    """The largest number of each window, and which it is: of equals the first."""
+    last = prod(grids.window) - 1
+    kind = next(kind for kind in (jnp.int8, jnp.int16, jnp.int32) if last <= jnp.iinfo(kind).max)
+    padding = [(0, 0), *((low, max(high, 0)) for low, high in grids.padding), (0, 0)]
+    y = lax.reduce_window(x, -jnp.inf, lax.max, (1, *grids.window, 1), (1, *grids.stride, 1), padding)
+    winner = jnp.full(y.shape, last, kind)
+    for number, k in reversed(list(enumerate(grids.offsets()))[:-1]):  # the first winner is written last
+        winner = jnp.where(taken(grids, k, x, fill=-jnp.inf) == y, jnp.asarray(number, kind), winner)
+    return y, winner
 
 
 def counts(layer: Layer, grids: Grids) -> np.ndarray:

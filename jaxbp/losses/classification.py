@@ -39,7 +39,7 @@ class BinaryCrossEntropy(Loss):
     def require(self, outputs, targets):
         super().require(outputs, targets)
         if is_concrete(targets):
-            low, high = np.min(targets), np.max(targets)
+            low, high = np.min(np.asarray(targets)), np.max(np.asarray(targets))
             if low < 0 or high > 1:
                 raise ValueError(f"{self}: expected targets between 0 and 1, got values from {low} to {high}")
 

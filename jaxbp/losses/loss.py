@@ -108,7 +108,7 @@ class Loss:
         losses, residuals = self.per_example(outputs, targets)
         weights = self.weigh(outputs, targets, weights)
         total = jnp.sum(weights) if total is None else total
-        if is_concrete(total) and not total > 0:
+        if is_concrete(total) and not np.asarray(total) > 0:
             raise ValueError(f"{self}: no example counts: the weights add up to {total}")
         total = jnp.where(total == 0, 1, total)  # under jit a batch of padding alone costs nothing, and teaches nothing
         costs = jnp.where(weights == 0, 0, weights * losses)  # what does not count may be infinite

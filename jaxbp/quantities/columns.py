@@ -84,11 +84,12 @@ Fisher = Exact | MonteCarlo | Empirical
 def sum_over_columns(model: Layer, params: Params, residuals: PyTree, columns: Columns, visit: Visit) -> PyTree:
     """Σ_c of what the visits say when column c is sent backward."""
     count, column = columns
+    return sum_over(count, lambda i: sweep(model, params, residuals, column(i), visit)[1])
 
-    def one(i):
-        return sweep(model, params, residuals, column(i), visit)[1]
 
-    def add(total, i):
-        return jax.tree.map(jnp.add, total, one(i)), None
-
-    return one(0) if count == 1 else lax.scan(add, one(0), jnp.arange(1, count))[0]
+def sum_over(count: int, one: Callable[[Array | int], PyTree]) -> PyTree:
+    """Σ_i one(i) as a scan that begins at zero: `one` is compiled once."""
+    if count == 1:
+        return one(0)
+    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(one, 0))
+    return lax.scan(lambda total, i: (jax.tree.map(jnp.add, total, one(i)), None), zero, jnp.arange(count))[0]

@@ -6,10 +6,14 @@
 
 An operator is a function of a tree v like the parameters, to be given to what others have written well:
 
-    jax.scipy.sparse.linalg.cg(lambda v: add(operator(v), damping), gradient)        solves
-    scipy.sparse.linalg.eigsh(as_scipy(operator, params), k=10)                      Lanczos: the largest eigenvalues
-    lineax.FunctionLinearOperator(as_flat(operator, params), …)                      then traceax: Hutchinson, Hutch++
-    matfree.decomp.tridiag_sym, matfree.funm                                         spectral densities (as_flat too)
+    jax.scipy.sparse.linalg.cg(operator, gradient)                      solves, as does lineax.CG (add a damping first)
+    scipy.sparse.linalg.eigsh(as_scipy(operator, params), k=10)         Lanczos: the largest eigenvalues
+
+and over flat vectors, product = as_flat(operator, params), with pip install "jaxbp[curvature]":
+
+    linear = lineax.FunctionLinearOperator(product, shape, lineax.positive_semidefinite_tag)
+    traceax.HutchPlusPlusEstimator(NormalSampler())(key, linear, 60)    the trace; HutchinsonEstimator for flat spectra
+    matfree.eig.eigh_partial(matfree.decomp.tridiag_sym(30))(product, v)    Lanczos: the spectrum's ends, under jit
 
 The GGN's residuals and the loss's are computed once, when the operator is made. Of a jvp, the part that doesn't depend
 on v is computed once for all v that come together, under `jax.vmap` (SciPy's matmat), but anew for each call.
@@ -17,14 +21,14 @@ on v is computed once for all v that come together, under `jax.vmap` (SciPy's ma
 Sources: Pearlmutter, Neural Computation 6 (1994); Schraudolph, Neural Computation 14 (2002).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.backprop import Targets, require_examples, value_and_grad
 from jaxbp.layer import Layer, Params, is_floating
@@ -74,6 +78,30 @@ def ggn_operator(
         return sweep(model, params, residuals, loss.hessian(kept, moved))[1]
 
     return product
+
+
+def ggn_products(
+    model: Layer,
+    loss: Loss,
+    params: Params,
+    x: PyTree,
+    targets: Targets,
+    rng: PRNGKeyArray | None = None,
+    weights: Array | None = None,
+) -> Callable[[Sequence[Params]], Float[Array, "k k"]]:
+    """(v_1, …, v_k) ↦ ⟨v_i, GGN v_j⟩: a jvp for each v and no way back, cheaper than products with the GGN."""
+    require_examples(x)
+    outputs, _ = model.forward(params, x, rng)
+    _, kept = loss.forward(outputs, targets, weights)
+
+    def products(vectors):
+        moved = [
+            jax.jvp(lambda params: model.forward(params, x, rng)[0], (params,), (like(v, params),))[1] for v in vectors
+        ]
+        bent = [loss.hessian(kept, m) for m in moved]
+        return jnp.stack([jnp.stack([jnp.vdot(m, b) for b in bent]) for m in moved])
+
+    return products
 
 
 def ggn_diagonal(model: Layer, loss: Loss, fisher: Fisher) -> Callable[..., Params]:

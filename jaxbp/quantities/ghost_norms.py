@@ -64,7 +64,7 @@ def sum_squares(x: Array, axis: int) -> Array:
 
 
 def layer_norm(site: Site) -> Float[Array, " n"] | tuple:
-    """The visit: ‖G_n‖ of one layer."""
+    """‖G_n‖ of each layer by itself: a tree of [n] ([turns, n] inside a `Repeat`), () where there are no parameters."""
     return jax.tree.map(jnp.sqrt, squared_norm(own(site)))
 
 
@@ -73,5 +73,10 @@ def total_norm(squares: PyTree) -> Float[Array, " n"]:
     return jnp.sqrt(sum(jax.tree.leaves(over_turns(squares, 1))))
 
 
-layer_norms = Quantity(layer_norm, require=require_independent)  # a tree of [n]; of [turns, n] inside a Repeat
-norms = Quantity(lambda site: squared_norm(own(site)), total_norm, require_independent)  # [n]
+gradient_norms = Quantity(
+    lambda site: squared_norm(own(site)),
+    total_norm,
+    require_independent,
+    doc="‖G_n‖ over all parameters, [n]: the size of each example's gradient, which is not formed.",
+)
+layer_gradient_norms = Quantity(layer_norm, require=require_independent)

@@ -39,7 +39,12 @@ def total(products: PyTree) -> Float[Array, "n n"]:
     return sum(jax.tree.leaves(over_turns(products, 2)))
 
 
-gram = Quantity(lambda site: dot_products(own(site)), total, require_independent)  # [n, n]
+gram_matrix = Quantity(
+    lambda site: dot_products(own(site)),
+    total,
+    require_independent,
+    doc="⟨G_n, G_m⟩ over all parameters, [n, n]: how alike the examples' gradients are.",
+)
 
 
 def tangent_kernel(model: Layer, params: Params, x: PyTree) -> Float[Array, "n k n k"]:

@@ -10,11 +10,8 @@ For T = 1 they agree. A bias is one more input that is always 1, the last row of
 with one position and for deep linear networks with the squared error: expand where each position has a loss of its own,
 reduce where the positions are averaged.
 
-EKFAC keeps the eigenvectors of A and B but not the products of their eigenvalues: in that basis it takes the GGN's true
-diagonal, s[i,o] = Σ_{n,c} (Q_Aᵀ G_n Q_B)²[i,o].
-
 Sources: Martens & Grosse, arXiv 1503.05671; Grosse & Martens, arXiv 1602.01407 (convolution); Eschenhagen et al., arXiv
-2311.00636 (expand and reduce); George et al., arXiv 1806.03884 (EKFAC); Dangel et al., arXiv 2507.05127.
+2311.00636 (expand and reduce); Dangel et al., arXiv 2507.05127.
 """
 
 from collections.abc import Callable
@@ -29,7 +26,7 @@ from jaxbp.layer import Layer, LayerError, Params, Site, contract
 from jaxbp.losses.loss import Loss
 from jaxbp.quantities.columns import Fisher, sum_over_columns
 from jaxbp.quantities.per_example import examples, factors, require_independent, wide
-from jaxbp.reverse import as_path, from_leaves, keep, layers, leaves, param_gradient, sweep
+from jaxbp.reverse import as_path, from_leaves, layers, leaves, sweep
 
 
 class Factors(NamedTuple):
@@ -39,29 +36,21 @@ class Factors(NamedTuple):
     outputs: Float[Array, "*turns o o"]
 
 
-class Eigen(NamedTuple):
-    """A curvature with known eigenvectors: Q_A [I, I], Q_B [O, O] and the eigenvalues [I, O]."""
-
-    inputs: Float[Array, "*turns i i"]
-    outputs: Float[Array, "*turns o o"]
-    values: Float[Array, "*turns i o"]
-
-
 Share = Callable[[Array, Array], tuple[Array, Array]]
 
 
-def expand(a: Float[Array, "n t i"], g: Float[Array, "n t o"]) -> tuple[Array, Array]:
-    """Each position as an example of its own."""
+def kfac_expand(a: Float[Array, "n t i"], g: Float[Array, "n t o"]) -> tuple[Array, Array]:
+    """K-FAC expand: each position is an example of its own."""
     return a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
 
 
-def reduce(a: Float[Array, "n t i"], g: Float[Array, "n t o"]) -> tuple[Array, Array]:
-    """The mean of what comes in, the sum of what comes back."""
+def kfac_reduce(a: Float[Array, "n t i"], g: Float[Array, "n t o"]) -> tuple[Array, Array]:
+    """K-FAC reduce: the mean of what comes in, the sum of what comes back."""
     return jnp.mean(a, 1), jnp.sum(g, 1)
 
 
 def kronecker_factors(
-    model: Layer, loss: Loss, fisher: Fisher, share: Share = expand
+    model: Layer, loss: Loss, fisher: Fisher, share: Share = kfac_expand, examples: int | None = None
 ) -> Callable[..., tuple[Array, Params, PyTree]]:
     """The loss, its gradient and every layer's Kronecker factors.
 
@@ -69,7 +58,9 @@ def kronecker_factors(
         model: any layer whose leaves with parameters give `affine`.
         loss: a loss that gives its curvature.
         fisher: Exact(), MonteCarlo(samples) or Empirical().
-        share: expand or reduce, for weights that many positions share.
+        share: kfac_expand or kfac_reduce, for weights that many positions share.
+        examples: how many of the batch, the first ones, the factors are made of; None: all. The factors of a wide
+            network cost more than its gradient, and an eighth of the batch will do (Martens & Grosse, section 8).
 
     Returns:
         A function (params, x, targets, rng=None, weights=None, key=None) -> (loss, gradient, factors), the last a tree
@@ -77,6 +68,8 @@ def kronecker_factors(
         counts all examples alike; weights are in B.
     """
     require_independent(model)
+    if examples is not None and examples < 1:
+        raise ValueError(f"expected at least one example for the factors, got examples={examples}")
 
     def value_gradient_and_factors(
         params: Params,
@@ -87,19 +80,20 @@ def kronecker_factors(
         key: PRNGKeyArray | None = None,
     ) -> tuple[Array, Params, PyTree]:
         require_examples(x)
-        require_affine(model, params)
+        require_affine(model, params, x)
         y, residuals = model.forward(params, x, rng)
         value, kept = loss.forward(y, targets, weights)
+        _, gradient = sweep(model, params, residuals, loss.backward(kept))
+        if examples is not None:
+            x, targets, weights = jax.tree.map(lambda array: array[:examples], (x, targets, weights))
+            y, residuals = model.forward(params, x, rng)
+            _, kept = loss.forward(y, targets, weights)
         columns = fisher.columns(loss, kept, y, key)
-
-        def once(site):
-            return param_gradient(site), inputs_factor(site, share)
-
-        _, seen = sweep(model, params, residuals, loss.backward(kept), visit=once)
+        _, inputs = sweep(model, params, residuals, columns[1](0), lambda site: inputs_factor(site, share))
         outputs = sum_over_columns(model, params, residuals, columns, lambda site: outputs_factor(site, share))
-        seen, outputs = leaves(model, seen), leaves(model, outputs)
-        factors = {path: () if isinstance(a, tuple) else Factors(a, outputs[path]) for path, (_, a) in seen.items()}
-        return value, from_leaves(model, {path: g for path, (g, _) in seen.items()}), from_leaves(model, factors)
+        pairs = zip(leaves(model, inputs).items(), leaves(model, outputs).values(), strict=True)
+        factors = {path: () if isinstance(a, tuple) else Factors(a, b) for (path, a), b in pairs}
+        return value, gradient, from_leaves(model, factors)
 
     return value_gradient_and_factors
 
@@ -118,63 +112,6 @@ def outputs_factor(site: Site, share: Share) -> Array | tuple:
         return ()
     _, g = share(*required_factors(site))
     return contract("no,np->op", g, g, dtype=wide(g))
-
-
-def eigenbasis(kronecker: PyTree) -> PyTree:
-    """A ⊗ B by eigenvalues and eigenvectors, in a tree like that of the factors."""
-
-    def one(f: Factors) -> Eigen:
-        (a, q_a), (b, q_b) = jnp.linalg.eigh(f.inputs), jnp.linalg.eigh(f.outputs)
-        return Eigen(q_a, q_b, a[..., :, None] * b[..., None, :])
-
-    return jax.tree.map(one, kronecker, is_leaf=lambda f: isinstance(f, Factors))
-
-
-def corrected(model: Layer, loss: Loss, fisher: Fisher) -> Callable[..., PyTree]:
-    """EKFAC: a function (params, eigen, x, targets, rng=None, weights=None, key=None) -> the bases with true values."""
-    require_independent(model)
-
-    def second_moments(params, eigen, x, targets, rng=None, weights=None, key=None):
-        require_affine(model, params)
-        y, residuals = model.forward(params, x, rng)
-        _, kept = loss.forward(y, targets, weights)
-        count, column = fisher.columns(loss, kept, y, key)
-        by_path, bases = leaves(model, params), leaves(model, eigen)
-        shown = dict(layers(model))
-
-        def one_column(i):
-            _, seen = sweep(model, params, residuals, column(i), visit=keep)
-            return {
-                path: over_turns(rotated(path, shown[path]), basis.values.ndim - 2)(by_path[path], *seen_at, basis)
-                for (path, seen_at), basis in zip(leaves(model, seen).items(), bases.values(), strict=True)
-                if isinstance(basis, Eigen)
-            }
-
-        values = jax.lax.scan(
-            lambda total, i: (jax.tree.map(jnp.add, total, one_column(i)), None), one_column(0), jnp.arange(1, count)
-        )[0]
-        return from_leaves(model, {p: b._replace(values=values[p]) if p in values else b for p, b in bases.items()})
-
-    return second_moments
-
-
-def rotated(path: str, layer: Layer) -> Callable[..., Array]:
-    """Σ_n (Q_Aᵀ G_n Q_B)² of one layer."""
-
-    def squares(params, residuals, g, basis):
-        site = Site(path, layer, params, residuals, g)
-        a, g = required_factors(site)
-        a, g = with_one(site, a) @ basis.inputs, g @ basis.outputs
-        if a.shape[1] == 1:
-            return contract("nti,nto->io", a * a, g * g, dtype=wide(g))
-        return jnp.sum(jnp.square(contract("nti,nto->nio", a, g, dtype=wide(g))), 0)
-
-    return squares
-
-
-def over_turns(function: Callable, turns: int) -> Callable:
-    """vmap over the turns of every `Repeat` around a layer."""
-    return jax.vmap(over_turns(function, turns - 1)) if turns else function
 
 
 def with_one(site: Site, a: Float[Array, "*n i"]) -> Array:
@@ -216,13 +153,6 @@ def inverse(matrix: Float[Array, "*turns d d"], damping: Array) -> Array:
     return jnp.swapaxes(half, -1, -2) @ half
 
 
-def solve(eigen: Eigen, matrix: Float[Array, "*turns i o"], damping: float | Array) -> Array:
-    """(curvature + λ)⁻¹ on a layer's gradient matrix, exactly."""
-    q_a, q_b = eigen.inputs, eigen.outputs
-    inner = jnp.swapaxes(q_a, -1, -2) @ matrix @ q_b / (eigen.values + damping)
-    return q_a @ inner @ jnp.swapaxes(q_b, -1, -2)
-
-
 def required_factors(site: Site) -> tuple[Array, Array]:
     """The layer's factors, or a refusal by name."""
     examples(site)
@@ -232,12 +162,22 @@ def required_factors(site: Site) -> tuple[Array, Array]:
     return pair
 
 
-def require_affine(model: Layer, params: Params) -> None:
-    """Refuses layers with parameters that don't give `affine`, before anything runs."""
+def require_affine(model: Layer, params: Params, x: PyTree = None) -> None:
+    """Refuses layers with parameters that don't give `affine`, before anything runs.
+
+    Without x layers are asked whether they define it at all, with x whether they give it for such inputs.
+    """
     by_path = leaves(model, params)
     for path, layer in layers(model):
         if path in by_path and jax.tree.leaves(by_path[path]) and type(layer).affine is Layer.affine:
             raise no_factors(layer, path)
+
+    def dry_run(params, x):
+        y, residuals = model.forward(params, x)
+        return sweep(model, params, residuals, y, lambda site: jax.tree.leaves(site.params) and required_factors(site))
+
+    if x is not None:
+        jax.eval_shape(dry_run, params, x)
 
 
 def no_factors(layer: Layer, path: str) -> LayerError:

@@ -47,17 +47,17 @@ def sum_of_squares(site: Site) -> Params:
 
 
 def second_moment(site: Site) -> Params:
-    """The visit: 1/N Σ_n G_n²."""
+    """1/N Σ_n G_n², element by element: the tree of params."""
     return jax.tree.map(lambda s: s * examples(site), sum_of_squares(site))
 
 
 def element_variance(site: Site) -> Params:
-    """The visit: 1/N Σ_n (G_n - ḡ)²."""
+    """1/N Σ_n (G_n - ḡ)², element by element: the tree of params."""
     return jax.tree.map(lambda m, g: jnp.maximum(m - g * g, 0), second_moment(site), param_gradient(site))
 
 
 def element_signal(site: Site) -> Params:
-    """The visit: ḡ² / variance; zero where both are, infinite where all examples agree."""
+    """ḡ² / variance, element by element; zero where both are, infinite where all examples agree."""
     return jax.tree.map(
         lambda v, g: jnp.where(g == 0, 0, g * g / jnp.where(g == 0, 1, v)), element_variance(site), param_gradient(site)
     )
@@ -96,7 +96,9 @@ def estimate(tree: PyTree) -> NoiseScale:
     return NoiseScale(noise, signal, noise / signal)
 
 
-second_moments = Quantity(second_moment, require=require_independent)
-variance = Quantity(element_variance, require=require_independent)
+gradient_second_moment = Quantity(second_moment, require=require_independent)
+gradient_variance = Quantity(element_variance, require=require_independent)
 signal_to_noise = Quantity(element_signal, require=require_independent)
-noise_scale = Quantity(sizes, estimate, require_independent)
+noise_scale = Quantity(
+    sizes, estimate, require_independent, doc="The gradient noise scale, a `NoiseScale`; of at least two examples."
+)

@@ -26,7 +26,7 @@ from jaxbp.reverse import Composite, as_path, layers
 
 
 def individual_gradient(site: Site) -> Params:
-    """The visit: N ∂J_n/∂θ for every n, shaped like the parameters with the examples' axis [n] in front."""
+    """N ∂J_n/∂θ for every n: the tree of params, each array with [n] in front ([turns, n] inside a `Repeat`)."""
     return contribution(own(site))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import jaxbp
 from experiments.averaging import average_of, averaged
+from experiments.training import adamw, train
 from jaxbp.layers.normalization import BatchNorm
 
 
@@ -44,3 +45,15 @@ def test_running_statistics_are_the_last_ones():
 def test_a_decay_of_one_would_keep_the_first_weights_for_ever():
     with pytest.raises(ValueError, match="needs 0 <= decay < 1, not 1"):
         averaged(optax.sgd(0.1), 1)
+
+
+def test_training_measures_the_average_beside_the_weights_and_returns_it():
+    model, loss = jaxbp.Serial(jaxbp.Dense(2)), jaxbp.SoftmaxCrossEntropy()
+    data = (np.eye(4, dtype=np.float32), np.arange(4) % 2)
+    trained = train(
+        model, loss, adamw(0.1, 0.0, 4), data, data, epochs=4, batch_size=4, seed=0, averaging=0.9, moments=1
+    )
+    assert {len(trained.history[f"averaged_{what}"]) for what in ("loss", "accuracy")} == {4}
+    measured = jaxbp.evaluate(model, loss, trained.params, *data)
+    assert measured["loss"] == pytest.approx(trained.history["averaged_loss"][-1], rel=1e-5)
+    assert measured["loss"] != pytest.approx(trained.history["validation_loss"][-1], rel=1e-3)

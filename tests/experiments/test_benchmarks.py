@@ -7,6 +7,7 @@ import jaxbp
 from experiments.benchmarks.__main__ import Options, main
 from experiments.benchmarks.ctc import CTCGradient
 from experiments.benchmarks.pair import measure
+from experiments.benchmarks.quantities import QUANTITIES, as_table
 from experiments.benchmarks.recurrent import RecurrentGradients
 from experiments.benchmarks.tasks import LayerGradients, TrainingStep
 from experiments.benchmarks.workloads import WORKLOADS, mlp
@@ -61,3 +62,21 @@ def test_ratios_temporary_memory_and_operations_are_reported():
     assert found["ratio"]["of"] == "jax.grad / jaxbp"
     assert found["temporary_bytes"]["jaxbp"] <= found["temporary_bytes"]["jax.grad"]
     assert found["flops"]["jaxbp"] > 6 * 128 * 784 * 800 * 0.9
+
+
+@pytest.mark.parametrize("what", ["norms of each example", "GGN-vector product", "Hessian-vector product"])
+def test_quantities_of_the_benchmark_are_those_of_jax(what):
+    work = QUANTITIES[f"784-800-800-10: {what}"]
+    ours, theirs = work.by_jaxbp().run(), work.by_autodiff().run()
+    ours = ours[1]["norms"] if what.startswith("norms") else ours
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, theirs)
+
+
+def test_the_table_of_quantities_counts_in_gradients():
+    name = "784-800-800-10: norms of each example"
+    found = {pair: measure(name, *pair, 1) for pair in (("gradient", "jaxbp"), ("jaxbp", "jax.grad"))}
+    row = {"row": name, "target": 1.5, **{pair[0 if pair[0] == "gradient" else 1]: it for pair, it in found.items()}}
+    table = as_table([row])
+    assert "times the gradient" in table
+    assert found["jaxbp", "jax.grad"]["temporary_bytes"]["jaxbp"] < 2e6
+    assert found["gradient", "jaxbp"]["ratio"]["of"] == "jaxbp / gradient"

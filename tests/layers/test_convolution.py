@@ -117,7 +117,7 @@ def test_elsewhere_than_on_a_cpu_the_direct_convolution_is_taken(monkeypatch):
         jaxpr = jax.make_jaxpr(lambda x, g: layer.input_gradient(params, x, g))(x, layer.forward(params, x)[0])
         return str(jaxpr).count("conv_general_dilated[")
 
-    assert operations() == 4
+    assert operations() == 3  # and a matmul
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert operations() == 1
 

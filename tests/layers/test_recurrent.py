@@ -141,6 +141,15 @@ def test_stacks_have_the_gradients_of_autodiff(model, x, targets):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *both(params))
 
 
+def test_a_shortcut_around_a_recurrent_layer_adds_values_and_leaves_lengths():
+    model, x = jaxbp.Residual(RNN(INPUTS)), Sequences(X, LENGTHS)
+    params = model.init(KEY, x)
+    y, dx, _ = back(model, params, x, Sequences(jnp.ones_like(X)))
+    np.testing.assert_array_equal(y.lengths, LENGTHS)
+    np.testing.assert_array_equal(y.values[0, 2:], X[0, 2:])
+    np.testing.assert_array_equal(dx.values[0, 2:], 1)
+
+
 def test_values_come_without_lengths_and_their_gradient_goes_back_with_none():
     y, residuals = Values().forward((), Sequences(X, LENGTHS))
     assert y is X

@@ -12,9 +12,9 @@ import jaxbp
 from jaxbp import Conv, Dense, Flatten, MaxPool, Relu, Serial, Sigmoid
 from jaxbp.quantities.columns import Exact
 from jaxbp.quantities.curvature import ggn_diagonal
-from jaxbp.quantities.ghost_norms import layer_norms
-from jaxbp.quantities.kronecker import kronecker_factors
-from jaxbp.quantities.moments import second_moments, variance
+from jaxbp.quantities.ghost_norms import layer_gradient_norms
+from jaxbp.quantities.kronecker import kfac_expand, kfac_reduce, kronecker_factors
+from jaxbp.quantities.moments import gradient_second_moment, gradient_variance
 from jaxbp.quantities.per_example import individual_gradients
 
 LOSS = jaxbp.SoftmaxCrossEntropy()
@@ -73,10 +73,18 @@ def test_quantities_are_those_of_backpack(name):
         with backpack(*ask):
             loss.backward()
 
-        quantities = {"one": individual_gradients, "norm": layer_norms, "var": variance, "second": second_moments}
+        quantities = {
+            "one": individual_gradients,
+            "norm": layer_gradient_norms,
+            "var": gradient_variance,
+            "second": gradient_second_moment,
+        }
         _, ours = jax.jit(jaxbp.value_and_quantities(model, LOSS, quantities))(params, x, jnp.asarray(y))
         diagonal = jax.jit(ggn_diagonal(model, LOSS, Exact()))(params, x, jnp.asarray(y))
-        factors = jax.jit(kronecker_factors(model, LOSS, Exact()))(params, x, jnp.asarray(y))[2]
+        factors, reduced = (
+            jax.jit(kronecker_factors(model, LOSS, Exact(), share))(params, x, jnp.asarray(y))[2]
+            for share in (kfac_expand, kfac_reduce)
+        )
 
         for i, module in zip([i for i, p in enumerate(params) if p], weighted, strict=True):
             w, b = module.weight, module.bias
@@ -88,9 +96,13 @@ def test_quantities_are_those_of_backpack(name):
             close(to_torch(ours["second"][i]["weight"], name), N * w.sum_grad_squared)
             close(to_torch(diagonal[i]["weight"], name), w.diag_ggn_exact)
             close(diagonal[i]["bias"], b.diag_ggn_exact)
-            if name == "mlp":  # of a convolution BackPACK's factors share out the number of positions otherwise
-                close(factors[i].outputs, w.kflr[0])
-                close(factors[i].inputs[:-1, :-1], w.kflr[1])
+            # Of a convolution BackPACK has the A of expand, summed over the 36 positions, and the B of reduce; its
+            # inputs count channels before windows.
+            a = factors[i].inputs[:-1, :-1]
+            if name == "conv":
+                a = a.reshape(3, 3, 2, 3, 3, 2).transpose(2, 0, 1, 5, 3, 4).reshape(18, 18) * (36 if i == 0 else 1)
+            close(a, w.kflr[1])
+            close(reduced[i].outputs, w.kflr[0])
 
 
 def close(ours, theirs):

@@ -17,8 +17,8 @@ def rescaled(tree, factor):
     return jax.tree.map(lambda a: jnp.tensordot(factor, a, 1) / N, tree)
 
 
-@pytest.mark.parametrize("model", [MLP, DEEP, CONVOLUTIONAL], ids=["mlp", "deep", "conv"])
-def test_the_clipped_gradient_is_clip_then_sum(model):
+def test_the_clipped_gradient_is_clip_then_sum():
+    model = CONVOLUTIONAL  # layer by layer see coverage.py
     params, x, y = batch(model)
     true = brute_force(model, params, x, y)
     size = jnp.linalg.norm(flat(true), axis=1)
@@ -26,7 +26,7 @@ def test_the_clipped_gradient_is_clip_then_sum(model):
     value, gradient, norms = jax.jit(clipped_value_and_grad(model, LOSS, limit))(params, x, y)
     assert relative_error(norms, size) < 1e-9
     assert relative_error(gradient, rescaled(true, jnp.minimum(1, limit / size))) < 1e-9
-    assert relative_error(value, jaxbp.value_and_grad(model, LOSS)(params, x, y)[0]) < 1e-9
+    assert relative_error(value, jax.jit(jaxbp.value_and_grad(model, LOSS))(params, x, y)[0]) < 1e-9
 
 
 def test_limits_by_layer_clip_each_layer_by_itself():
@@ -53,7 +53,7 @@ def test_a_clipped_step_worked_by_hand():
 
 def test_an_example_of_weight_zero_leaves_no_trace():
     params, x, y = batch(MLP)
-    private = clipped_value_and_grad(MLP, LOSS, 0.5, expected=2.5)
+    private = jax.jit(clipped_value_and_grad(MLP, LOSS, 0.5, expected=2.5))
     padded = private(params, x, y, weights=jnp.array([1.0, 1.0, 0.0, 0.0]))
     alone = private(params, x[:2], y[:2])
     assert relative_error(padded[:2], alone[:2]) < 1e-12
@@ -61,10 +61,10 @@ def test_an_example_of_weight_zero_leaves_no_trace():
 
 def test_noise_has_the_promised_deviation_and_is_the_same_for_the_same_key():
     params, x, y = batch(MLP)
-    clipped = clipped_value_and_grad(MLP, LOSS, 0.5)(params, x, y)[1]
+    clipped = jax.jit(clipped_value_and_grad(MLP, LOSS, 0.5))(params, x, y)[1]
     noisy = jax.jit(clipped_value_and_grad(MLP, LOSS, 0.5, noise=2.0))
     keys = jax.random.split(jax.random.key(0), 100)
-    many = jax.vmap(lambda key: noisy(params, x, y, noise_key=key)[1])(keys)
+    many = jax.jit(jax.vmap(lambda key: noisy(params, x, y, noise_key=key)[1]))(keys)
     noise = jnp.concatenate([(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, (many, clipped)), strict=True)])
     assert abs(float(noise.std()) / (2.0 * 0.5 / N) - 1) < 0.03  # 5300 numbers: a deviation of 1 %
     assert abs(float(noise.mean())) < 0.02
@@ -75,7 +75,7 @@ def test_noise_for_limits_by_layer_follows_the_limit_of_the_whole():
     params, x, y = batch(MLP)
     keys = jax.random.split(jax.random.key(0), 100)
     private = clipped_value_and_grad(MLP, LOSS, {"0": 3.0, "2": 4.0}, noise=1.0)
-    many = jax.vmap(lambda key: private(params, x, y, noise_key=key)[1])(keys)
+    many = jax.jit(jax.vmap(lambda key: private(params, x, y, noise_key=key)[1]))(keys)
     noise = jnp.concatenate([(a - a.mean(0)).ravel() for a in jax.tree.leaves(many)])
     assert abs(float(noise.std()) / (5.0 / N) - 1) < 0.03
 

@@ -9,12 +9,12 @@ import jaxbp
 from jaxbp import Dense, HalfSquaredError, LayerError, Serial, SoftmaxCrossEntropy
 from jaxbp.layers.normalization import BatchNorm
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
-from jaxbp.quantities.curvature import as_scipy, ggn_diagonal, ggn_operator, hessian_operator
-from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, SEQUENCE, batch, brute_force, flat, relative_error
+from jaxbp.quantities.curvature import as_scipy, ggn_diagonal, ggn_operator, ggn_products, hessian_operator
+from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, batch, brute_force, flat, relative_error
 
 LOSS = SoftmaxCrossEntropy()
 KEY = jax.random.key(5)
-MODELS = pytest.mark.parametrize("model", [MLP, DEEP, CONVOLUTIONAL, SEQUENCE], ids=["mlp", "deep", "conv", "sequence"])
+MODELS = pytest.mark.parametrize("model", [DEEP, CONVOLUTIONAL], ids=["deep", "conv"])  # and see coverage.py
 
 
 def dense_ggn(model, params, x, y):
@@ -22,7 +22,7 @@ def dense_ggn(model, params, x, y):
     vector, unflatten = ravel_pytree(params)
     z, _ = model.forward(params, x)
     jacobian = jax.jit(jax.jacrev(lambda p: model.forward(unflatten(p), x)[0].ravel()))(vector)
-    hessian = jax.hessian(lambda z: LOSS.forward(z.reshape(4, *y.shape[1:], 3), y)[0])(z.ravel())
+    hessian = jax.jit(jax.hessian(lambda z: LOSS.forward(z.reshape(4, 3), y)[0]))(z.ravel())
     return jacobian.T @ hessian @ jacobian
 
 
@@ -48,6 +48,14 @@ def test_gauss_newton_products_and_diagonals_are_those_of_the_dense_matrix(model
     assert relative_error(columns_of(ggn_operator(model, LOSS, params, x, y), params), true) < 1e-9
     diagonal = jax.jit(ggn_diagonal(model, LOSS, Exact()))(params, x, y)
     assert relative_error(ravel_pytree(diagonal)[0], jnp.diag(true)) < 1e-9
+
+
+def test_products_between_vectors_are_those_of_the_dense_matrix():
+    params, x, y = batch(MLP)
+    vector, unflatten = ravel_pytree(params)
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(3, vector.size)))
+    found = ggn_products(MLP, LOSS, params, x, y)([unflatten(row) for row in rows])
+    assert relative_error(found, rows @ dense_ggn(MLP, params, x, y) @ rows.T) < 1e-9
 
 
 def test_products_of_a_dense_layer_worked_by_hand():
@@ -85,7 +93,7 @@ def test_scipy_finds_the_largest_eigenvalues():
 def test_conjugate_gradients_solve_with_a_damped_operator():
     params, x, y = batch(MLP)
     operator = ggn_operator(MLP, LOSS, params, x, y)
-    _, gradient = jaxbp.value_and_grad(MLP, LOSS)(params, x, y)
+    _, gradient = jax.jit(jaxbp.value_and_grad(MLP, LOSS))(params, x, y)
 
     def damped(v):
         return jax.tree.map(lambda a, b: a + 0.1 * b, operator(v), v)
@@ -99,8 +107,8 @@ def test_products_with_weights_leave_out_what_weighs_nothing():
     params, x, y = batch(MLP)
     v = jax.tree.map(jnp.ones_like, params)
     for operator in (hessian_operator, ggn_operator):
-        weighted = operator(MLP, LOSS, params, x, y, weights=jnp.array([1.0, 1.0, 0.0, 0.0]))(v)
-        assert relative_error(weighted, operator(MLP, LOSS, params, x[:2], y[:2])(v)) < 1e-9
+        weighted = jax.jit(operator(MLP, LOSS, params, x, y, weights=jnp.array([1.0, 1.0, 0.0, 0.0])))(v)
+        assert relative_error(weighted, jax.jit(operator(MLP, LOSS, params, x[:2], y[:2]))(v)) < 1e-9
 
 
 @pytest.mark.parametrize("operator", [hessian_operator, ggn_operator])

@@ -8,15 +8,13 @@ import pytest
 import jaxbp
 from jaxbp import Dense, Layer, LayerError, Serial, SoftmaxCrossEntropy
 from jaxbp.layers.normalization import BatchNorm
-from jaxbp.quantities.ghost_norms import layer_norms, norms, prefers_gram
-from jaxbp.quantities.kernels import gram, tangent_kernel
-from jaxbp.quantities.moments import noise_scale, second_moments, signal_to_noise, variance
+from jaxbp.quantities.ghost_norms import gradient_norms, layer_gradient_norms, prefers_gram
+from jaxbp.quantities.kernels import gram_matrix, tangent_kernel
+from jaxbp.quantities.moments import gradient_second_moment, gradient_variance, noise_scale, signal_to_noise
 from jaxbp.quantities.per_example import individual_gradient, individual_gradients
 from tests.quantities.networks import (
     CONVOLUTIONAL,
-    DEEP,
     MLP,
-    SEQUENCE,
     batch,
     brute_force,
     flat,
@@ -24,35 +22,26 @@ from tests.quantities.networks import (
     relative_error,
 )
 
-MODELS = pytest.mark.parametrize("model", [MLP, DEEP, CONVOLUTIONAL, SEQUENCE], ids=["mlp", "deep", "conv", "sequence"])
 EVERY = {
     "individual": individual_gradients,
-    "norms": norms,
-    "layers": layer_norms,
-    "gram": gram,
-    "second": second_moments,
-    "variance": variance,
+    "norms": gradient_norms,
+    "layers": layer_gradient_norms,
+    "gram": gram_matrix,
+    "second": gradient_second_moment,
+    "variance": gradient_variance,
     "signal": signal_to_noise,
     "scale": noise_scale,
 }
 
 
-def turned(model, tree):
-    """Inside a `Repeat` answers are [turns, n, ...]; brought to [n, turns, ...]."""
-    if model is not DEEP:
-        return tree
-    swap = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree[1])
-    return (tree[0], swap, *tree[2:])
-
-
-@MODELS
-def test_quantities_of_single_examples_are_those_of_jax_grad_one_by_one(model):
+def test_quantities_of_single_examples_are_those_of_jax_grad_one_by_one():
+    model = CONVOLUTIONAL  # both forms of the norm; layer by layer see coverage.py
     params, x, y = batch(model)
     true = brute_force(model, params, x, y)
     _, found = jax.jit(jaxbp.value_and_quantities(model, SoftmaxCrossEntropy(), EVERY))(params, x, y)
     g = flat(true)
     n, mean = len(g), g.mean(0)
-    assert relative_error(turned(model, found["individual"]), true) < 1e-9
+    assert relative_error(found["individual"], true) < 1e-9
     assert relative_error(found["norms"], jnp.linalg.norm(g, axis=1)) < 1e-9
     assert relative_error(found["gram"], g @ g.T) < 1e-9
     assert relative_error(found["second"], jax.tree.map(lambda a: (a**2).mean(0), true)) < 1e-9
@@ -98,9 +87,9 @@ def test_the_mean_of_individual_gradients_is_the_gradient_also_with_weights():
 
 def test_the_tangent_kernel_is_that_of_the_jacobian():
     params, x, _ = batch(CONVOLUTIONAL)
-    jacobian = jax.jacrev(lambda params: CONVOLUTIONAL.forward(params, x)[0])(params)
+    jacobian = jax.jit(jax.jacrev(lambda params: CONVOLUTIONAL.forward(params, x)[0]))(params)
     rows = jnp.concatenate([a.reshape(12, -1) for a in jax.tree.leaves(jacobian)], 1)
-    found = tangent_kernel(CONVOLUTIONAL, params, x)
+    found = jax.jit(lambda params: tangent_kernel(CONVOLUTIONAL, params, x))(params)
     assert found.shape == (4, 3, 4, 3)
     assert relative_error(found.reshape(12, 12), rows @ rows.T) < 1e-9
 
@@ -161,13 +150,18 @@ def test_residuals_that_begin_with_time_are_not_taken_for_examples(steps):
     labels = jnp.zeros((4, steps), int)
     usual, turned = Serial(Dense(3)), Serial(TimeFirst(3))
     params = usual.init(jax.random.key(0), x)
-    assert relative_error(quantity(turned, norms, params, x, labels), quantity(usual, norms, params, x, labels)) < 1e-12
+    assert (
+        relative_error(
+            quantity(turned, gradient_norms, params, x, labels), quantity(usual, gradient_norms, params, x, labels)
+        )
+        < 1e-12
+    )
 
 
 def test_a_layer_with_residuals_of_the_whole_batch_is_refused_by_name():
     params, x, y = (KeepsTheMean().init(None, None),), jnp.ones((4, 3)), jnp.zeros(4, int)
     with pytest.raises(LayerError, match=r'layer "0", KeepsTheMean\(\): keeps float64\[\] for the whole batch of 4'):
-        quantity(Serial(KeepsTheMean()), norms, params, x, y)
+        quantity(Serial(KeepsTheMean()), gradient_norms, params, x, y)
 
 
 def test_the_noise_scale_refuses_a_batch_of_one():

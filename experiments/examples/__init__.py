@@ -1,0 +1,1 @@
+"""Extensions of the sweep, each in one file that touches no layer."""
