@@ -170,28 +170,36 @@ def test_values_come_without_lengths_and_their_gradient_goes_back_with_none():
     assert Values().input_gradient((), Values().forward((), X)[1], X) is X
 
 
-def test_per_example_gradients_and_kronecker_factors_work_through_time():
-    model, loss = Serial(GRU(2), Dense(2)), jaxbp.SoftmaxCrossEntropy()
-    params, y = model.init(KEY, X), labels(N * TIMES, 2).reshape(N, TIMES)
+def test_per_example_gradients_norms_and_kronecker_factors_work_through_time():
+    model, loss, y = Serial(GRU(2, last=True), Dense(2)), jaxbp.SoftmaxCrossEntropy(), labels(N, 2)
+    params = jax.tree.map(lambda a: normal(*a.shape), jax.eval_shape(model.init, KEY, X))
+
+    def of_one(params, tap, x, y):
+        """Loss and h[t-1] of one example, step by step, with a tap on the pre-activations p of each time."""
+        (cell, dense), h, before = params, jnp.zeros(2), []
+        for x_t, tap_t in zip(x, tap, strict=True):
+            before.append(h)
+            z = x_t @ cell["input"]["weight"] + cell["input"]["bias"]
+            p = h @ cell["recurrent"]["weight"] + cell["recurrent"]["bias"] + tap_t
+            r, u = jax.nn.sigmoid(z[:2] + p[:2]), jax.nn.sigmoid(z[2:4] + p[2:4])
+            h = (1 - u) * jnp.tanh(z[4:] + r * p[4:]) + u * h
+        return loss.forward((h @ dense["weight"] + dense["bias"])[None], y[None])[0], jnp.stack(before)
 
     @jax.jit
-    def both(x):
-        quantities = {"each": individual_gradients}
-        _, found = jaxbp.value_and_quantities(model, loss, quantities)(params, x, y)
-        one = lambda x, y: jaxbp.value_and_grad(model, loss)(params, x[None], y[None])[1]  # noqa: E731
-        return found["each"], jax.vmap(one)(x, y)
+    def both(params):
+        each = jax.vmap(jax.grad(of_one, (0, 1), has_aux=True), (None, None, 0, 0))
+        quantities = {"each": individual_gradients, "norms": jaxbp.gradient_norms}
+        _, found = jaxbp.value_and_quantities(model, loss, quantities)(params, X, y)
+        *_, factors = jaxbp.kronecker_factors(model, loss, jaxbp.Empirical())(params, X, y)
+        return found, factors[0]["recurrent"], each(params, jnp.zeros((TIMES, 6)), X, y)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *both(X))
-    cell, g = model.layers[0].children["recurrent"], normal(N, TIMES, 2)
-
-    @jax.jit
-    def factors_and_gradient(params):
-        _, kept = cell.forward(params, normal(N, TIMES, 6))
-        return *cell.affine(params, kept, g), cell.param_gradient(params, kept, g)
-
-    before, gamma, gradient = factors_and_gradient(params[0]["recurrent"])
-    np.testing.assert_allclose(jnp.einsum("nth,ntk->hk", before, gamma), gradient["weight"], atol=1e-5)
-    np.testing.assert_allclose(gamma.sum((0, 1)), gradient["bias"], atol=1e-5)
+    found, factors, ((gradients, gamma), before) = both(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found["each"], gradients)
+    squares = [jnp.square(a).reshape(N, -1).sum(1) for a in jax.tree.leaves(gradients)]
+    np.testing.assert_allclose(found["norms"], np.sqrt(sum(squares)), rtol=1e-4)
+    a = np.concatenate([before, np.ones((N, TIMES, 1))], -1)
+    np.testing.assert_allclose(factors.inputs, np.einsum("nti,ntj->ij", a, a) / (N * TIMES), atol=1e-5)
+    np.testing.assert_allclose(factors.outputs, np.einsum("nto,ntp->op", gamma, gamma) / N, atol=1e-5)
 
 
 def test_chunks_give_the_values_of_the_unbroken_run():
