@@ -26,7 +26,8 @@ Of the error that arrives the mean and the part along x̂ don't travel on: to sh
 
 RMSNorm leaves μ out: x̂_i = x_i / σ with σ² = Σ_i x_i² / m + ε, and in the gradient the mean's term falls away with it.
 
-The residuals are x̂ and 1/σ. In bfloat16, sums are taken in float32.
+The residuals are x̂ and 1/σ, of RMSNorm x and 1/σ; the barrier around x̂ keeps XLA from computing it a second time on
+the way back, from an x kept for that. In bfloat16, sums are taken in float32.
 
 Sources: Ioffe & Szegedy, arXiv 1502.03167; Ba et al., arXiv 1607.06450; Wu & He, arXiv 1803.08494; Ulyanov et al.,
 arXiv 1607.08022; Zhang & Sennrich, arXiv 1910.07467.
@@ -57,19 +58,16 @@ class _Normalization(Layer):
         self._require(params, x)
         shape, axes = self._sets(x.shape)
         _, _, normal, inverse = standardized(wide(x).reshape(shape), axes, self.epsilon)
-        normal = normal.reshape(x.shape)
-        return scaled(params, normal).astype(x.dtype), (normal.astype(x.dtype), inverse)
+        y = scaled(params, normal.reshape(x.shape)).astype(x.dtype)
+        return y, lax.optimization_barrier((normal.astype(x.dtype), inverse))
 
     def input_gradient(self, params: Params, residuals, g: Float[Array, "n ... c"]) -> Float[Array, "n ... c"]:
-        normal, inverse = residuals
-        shape, axes = self._sets(g.shape)
+        (normal, inverse), (shape, axes) = residuals, self._sets(g.shape)
         g_normal = (wide(g) * wide(params["scale"])).reshape(shape)
-        return (
-            unstandardized(g_normal, wide(normal).reshape(shape), inverse, axes).reshape(g.shape).astype(normal.dtype)
-        )
+        return unstandardized(g_normal, wide(normal), inverse, axes).reshape(g.shape).astype(normal.dtype)
 
     def param_gradient(self, params: Params, residuals, g: Float[Array, "n ... c"]) -> Params:
-        return scaled_gradient(params, wide(residuals[0]), wide(g))
+        return scaled_gradient(params, wide(residuals[0]).reshape(g.shape), wide(g))
 
     def _require_input(self, x):
         require_floating(self, x)
@@ -250,14 +248,16 @@ class RMSNorm(_Normalization):
     def forward(self, params, x, rng=None):
         self._require(params, x)
         inverse = lax.rsqrt(jnp.mean(wide(x) ** 2, -1, keepdims=True) + self.epsilon)
-        normal = wide(x) * inverse
-        return scaled(params, normal).astype(x.dtype), (normal.astype(x.dtype), inverse)
+        return scaled(params, wide(x) * inverse).astype(x.dtype), (x, inverse)
 
     def input_gradient(self, params, residuals, g):
-        normal, inverse = wide(residuals[0]), residuals[1]
+        x, inverse = residuals
         g_normal = wide(g) * wide(params["scale"])
-        dx = inverse * (g_normal - normal * jnp.mean(g_normal * normal, -1, keepdims=True))
-        return dx.astype(residuals[0].dtype)
+        along = jnp.mean(g_normal * wide(x), -1, keepdims=True) * inverse**2  # x̂ mean ĝ x̂ = x (mean ĝ x) / σ²
+        return (inverse * (g_normal - wide(x) * along)).astype(x.dtype)
+
+    def param_gradient(self, params, residuals, g):
+        return scaled_gradient(params, wide(residuals[0]) * residuals[1], wide(g))
 
 
 def standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array, Array]:
