@@ -12,13 +12,14 @@ from jaxbp.layers.activation import (
     Softplus,
     Tanh,
 )
+from jaxbp.layers.batch_normalization import BatchNorm
 from jaxbp.layers.bidirectional import Bidirectional
 from jaxbp.layers.convolution import Conv, ConvTranspose
 from jaxbp.layers.dense import Dense
 from jaxbp.layers.dropout import Dropout, SpatialDropout
 from jaxbp.layers.gru import GRU
 from jaxbp.layers.lstm import LSTM
-from jaxbp.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from jaxbp.layers.normalization import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from jaxbp.layers.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from jaxbp.layers.recurrence import initial_states
 from jaxbp.layers.reshape import Concatenate, Flatten, Identity, Reshape, Sum
