@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxbp.layer import Layer, LayerError, Params, is_floating
@@ -105,8 +104,8 @@ class FromAutodiff(Layer):
 
 def split_floating(tree: PyTree) -> tuple[PyTree, PyTree]:
     """The leaves that have a gradient, and those that have none; None stands for the others in each."""
-    floating = jax.tree.map(lambda a: a if is_floating(jnp.asarray(a)) else None, tree)
-    return floating, jax.tree.map(lambda a: None if is_floating(jnp.asarray(a)) else a, tree)
+    floating = jax.tree.map(lambda a: a if is_floating(a) else None, tree)
+    return floating, jax.tree.map(lambda a: None if is_floating(a) else a, tree)
 
 
 def merge(moving: PyTree, fixed: PyTree) -> PyTree:
