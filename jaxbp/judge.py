@@ -6,11 +6,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 from jaxbp.diagnosis import likely_mistake, relative_error
-from jaxbp.interop import merge, split_floating
-from jaxbp.layer import Layer, is_floating
+from jaxbp.interop import true_vjp
+from jaxbp.layer import is_floating
 from jaxbp.record import Record
 
 FLOOR = 1e-6  # gradients smaller than this share of the cotangent count as zero: there rounding is all that is left
@@ -24,16 +24,6 @@ def float64(tree: PyTree) -> PyTree:
         return a.astype(jnp.float64) if is_floating(a) else a
 
     return jax.tree.map(one, tree)
-
-
-def true_vjp(layer: Layer, params: PyTree, x: PyTree, rng: PRNGKeyArray | None) -> Callable[[PyTree], tuple]:
-    """The function g -> (parameter gradient, input gradient) that jax.vjp makes of the layer's forward."""
-    moving, fixed = split_floating(x)
-
-    def outputs(params, moving):
-        return split_floating(layer.forward(params, merge(moving, fixed), rng)[0])[0]
-
-    return jax.vjp(outputs, params, moving)[1]
 
 
 def random_like(tree: PyTree, seed: str) -> PyTree:

@@ -9,8 +9,8 @@ from jax import lax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxbp.diagnosis import likely_mistake, relative_error
-from jaxbp.interop import merge, split_floating
-from jaxbp.judge import FLOOR, float64, named_leaves, norm, random_like, true_vjp
+from jaxbp.interop import merge, split_floating, true_vjp
+from jaxbp.judge import FLOOR, float64, named_leaves, norm, random_like
 from jaxbp.layer import Layer, Params, describe, is_floating
 
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 2e-2}
