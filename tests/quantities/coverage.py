@@ -34,9 +34,10 @@ ROWS: dict[str, tuple[Layer, tuple[int, ...]]] = {  # the layer, and the shape o
     "`Conv`, 3 axes": (Conv(2, (2, 1, 2), padding="VALID"), (2, 2, 2, 2)),
     "`Conv`, groups": (Conv(2, (2,), groups=2), (4, 2)),
     "`ConvTranspose`": (jaxbp.ConvTranspose(2, (2,), stride=2), (2, 2)),
-    "`RNN`, `Bidirectional`": (jaxbp.Bidirectional(jaxbp.RNN(2)), (2, 2)),
-    "`GRU`": (jaxbp.GRU(2), (2, 2)),
-    "`LSTM`, `OnValues`": (Serial(jaxbp.OnValues(Dense(2)), jaxbp.LSTM(2)), (2, 2)),
+    "`RNN`, `GRU`, `LSTM`, `Bidirectional`, `OnValues`": (
+        Serial(jaxbp.Bidirectional(jaxbp.RNN(1), jaxbp.GRU(1)), jaxbp.OnValues(Dense(1)), jaxbp.LSTM(1)),
+        (2, 2),
+    ),
     "`LayerNorm`": (jaxbp.LayerNorm(), (2, 3)),
     "`RMSNorm`": (jaxbp.RMSNorm(), (3,)),
     "`GroupNorm`": (jaxbp.GroupNorm(2), (2, 4)),
