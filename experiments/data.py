@@ -4,18 +4,21 @@
     <cache>/<data set>/<file>          $JAXBP_CACHE, or the user's cache folder (~/.cache/jaxbp on Linux)
     <home>/<file>                      downloaded, verified, and only then put into the cache
 
-What is verified is the MD5 of the unpacked bytes: the same file packed twice gives two archives. MD5 guards against
-accidents, truncation and mirrors gone astray; it is the sum under which these old data sets are known.
+What is verified is the MD5 of the unpacked bytes: the same file packed twice gives two archives. Of a zip archive they
+are the recordings' names and bytes. MD5 guards against accidents, truncation and mirrors gone astray; it is the sum
+under which these old data sets are known.
 """
 
 import gzip
 import hashlib
+import io
 import os
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pooch
@@ -30,7 +33,10 @@ class DataError(RuntimeError):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: the folder it lies in, the MD5 of each file's unpacked bytes, and the addresses that publish it."""
+    """A data set: the folder it lies in, the MD5 of each file's unpacked bytes, and the addresses that publish it.
+
+    The folder "" is the data folder itself.
+    """
 
     name: str
     files: Mapping[str, str]
@@ -50,7 +56,13 @@ MNIST = DataSet(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
     ),
 )
+SPOKEN_DIGITS = DataSet(
+    name="",
+    files={"free-spoken-digit-dataset-1.0.10.zip": "a47bbce9b54711a7e196bfcd517d4cf1"},
+    homes=("https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10/",),
+)
 
+Content = bytes | dict[str, bytes]  # a file's own bytes, or those of an archive's recordings by name
 Examples = tuple[Float32[np.ndarray, "n 28 28 1"], Int32[np.ndarray, " n"]]
 
 
@@ -68,12 +80,21 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
     return (images / np.float32(255))[..., None]
 
 
-def load(dataset: DataSet) -> dict[str, bytes]:
+def load_spoken_digits() -> dict[str, bytes]:
+    """The 3,000 WAV files of the Free Spoken Digit Dataset by name, {digit}_{speaker}_{index}.wav, in sorted order.
+
+    Raises DataError where the archive is truncated or altered, or can't be downloaded.
+    """
+    (recordings,) = load(SPOKEN_DIGITS).values()
+    return recordings
+
+
+def load(dataset: DataSet) -> dict[str, Content]:
     """The unpacked bytes of each of its files, from the first place that has it."""
     return {name: load_file(dataset, name) for name in dataset.files}
 
 
-def load_file(dataset: DataSet, name: str) -> bytes:
+def load_file(dataset: DataSet, name: str) -> Content:
     """The unpacked and verified bytes of one file; a download stays in the cache."""
     if folder := os.environ.get("JAXBP_DATA"):
         own = Path(folder) / dataset.name / name
@@ -88,9 +109,9 @@ def load_file(dataset: DataSet, name: str) -> bytes:
     return download(dataset, name, cached)
 
 
-def download(dataset: DataSet, name: str, cached: Path) -> bytes:
+def download(dataset: DataSet, name: str, cached: Path) -> Content:
     """Fetches a file from the first home that has it whole, and puts it into the cache."""
-    failures = []
+    file, failures = Path(dataset.name) / name, []
     for home in dataset.homes:
         try:
             packed = fetch(home + name)
@@ -103,8 +124,8 @@ def download(dataset: DataSet, name: str, cached: Path) -> bytes:
             keep(cached, packed)
             return content
     raise DataError(
-        f"Could not get {dataset.name}/{name} from {' or '.join(failures)}: check the network, or set JAXBP_DATA to a "
-        f"folder that holds {dataset.name}/{name}."
+        f"Could not get {file} from {' or '.join(failures)}: check the network, or set JAXBP_DATA to a folder that "
+        f"holds {file}."
     )
 
 
@@ -135,20 +156,37 @@ def read(path: Path) -> bytes:
         raise DataError(f"{path} can't be read: {error.strerror}.") from None
 
 
-def verified(dataset: DataSet, name: str, packed: bytes, place: Path | str) -> bytes:
+def verified(dataset: DataSet, name: str, packed: bytes, place: Path | str) -> Content:
     """The unpacked bytes, if they are the data set's own."""
     problem = f"{place} is truncated or altered"
     try:
-        content = gzip.decompress(packed) if packed.startswith(b"\x1f\x8b") else packed
-    except (EOFError, OSError, zlib.error):
+        content = unpack(packed)
+    except (EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise DataError(f"{problem}: it doesn't unpack; delete it, and it will be downloaded again.") from None
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    found = digest(content)
     if found != dataset.files[name]:
         raise DataError(
             f"{problem}: its unpacked bytes have the MD5 {found} instead of {dataset.files[name]}; delete it, and it "
             "will be downloaded again."
         )
     return content
+
+
+def unpack(packed: bytes) -> Content:
+    """What was packed by gzip; the recordings in a zip archive, by their names without folders; else the same bytes."""
+    if packed.startswith(b"\x1f\x8b"):
+        return gzip.decompress(packed)
+    if not packed.startswith(b"PK"):
+        return packed
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        recordings = sorted(name for name in archive.namelist() if name.endswith(".wav"))
+        return {PurePosixPath(name).name: archive.read(name) for name in recordings}
+
+
+def digest(content: Content) -> str:
+    """The MD5 of the bytes; of several files, of each one's name, a zero byte and its bytes, one after the other."""
+    parts = [content] if isinstance(content, bytes) else [n.encode() + b"\0" + content[n] for n in sorted(content)]
+    return hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
 
 
 def cache_folder() -> Path:

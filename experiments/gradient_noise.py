@@ -188,9 +188,9 @@ def draw_scales(scales: dict[int, NoiseScale], batch_size: int, window: int = 9)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Means over a window of neighbours, fewer at the ends."""
-    ones = np.ones(window)
-    return np.convolve(values, ones, "same") / np.convolve(np.ones_like(values), ones, "same")
+    """Means over a window (odd) of neighbours, fewer at the ends."""
+    half = window // 2
+    return np.array([np.mean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
 
 
 def main(options: Options | None = None) -> dict:

@@ -74,7 +74,7 @@ def grid(**values: tuple[float, ...]) -> list[Setting]:
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned, in batches of how many; the settings tried for each optimizer, and the best of them.
+    """What is learned, in batches of how many; the settings tried for each optimizer, and the one to take.
 
     targets: what a batch's images [n, 28, 28, 1] and labels [n] are to become.
     """
@@ -103,7 +103,7 @@ AUTOENCODER = Task(
     batch_size=500,
     steps=1000,
     grids={
-        "SGD": grid(learning_rate=(3e-3, 1e-2, 3e-2), momentum=(0.9, 0.98)),
+        "SGD": grid(learning_rate=(3e-4, 1e-3, 3e-3), momentum=(0.9, 0.98)),
         "Adam": grid(learning_rate=(3e-4, 6e-4, 1e-3, 2e-3, 3e-3, 5e-3)),
         "K-FAC": grid(damping=(1.0, 3.0, 10.0), last_damping=(0.03, 0.3)),
     },
@@ -124,7 +124,7 @@ CLASSIFIER = Task(
         "Adam": grid(learning_rate=(6e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2)),
         "K-FAC": grid(damping=(0.1, 0.3, 1.0), last_damping=(0.003, 0.03)),
     },
-    settings={
+    settings={  # guesses in the middle of the grids, not tuned yet
         "SGD": {"learning_rate": 0.1, "momentum": 0.9},
         "Adam": {"learning_rate": 3e-3},
         "K-FAC": {"damping": 0.3, "last_damping": 0.03},
@@ -148,7 +148,7 @@ class Options:
     steps: int | None = None
     """Of Adam and SGD; K-FAC makes a third of them. The task's unless given."""
     tune: bool = False
-    """Whether to try the grids first, rather than to take the settings that were found best."""
+    """Whether to try the grids first, rather than to take the settings of the task."""
     measured: int = 2000
     """On how many training examples, and validation examples, losses are measured."""
     rounds: int = 5

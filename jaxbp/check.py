@@ -22,7 +22,7 @@ from jaxbp.compose import Repeat
 from jaxbp.diagnosis import likely_mistake, relative_error
 from jaxbp.inspect import leaves_of
 from jaxbp.interop import merge, split_floating
-from jaxbp.judge import FLOOR, float64, judge_turns, named_leaves, norm, oracle, raised
+from jaxbp.judge import FLOOR, float64, judge_turns, named_leaves, norm, raised
 from jaxbp.layer import Layer, Params
 from jaxbp.losses.loss import Loss
 from jaxbp.record import Recorded
@@ -59,8 +59,8 @@ def check_gradients(
     require_examples(x)
     with jax.enable_x64(True):
         params, x, targets, weights = float64((params, x, targets, weights))
-        model.forward(params, x, rng)  # wrong input is told in its own words
-        pass_ = _Pass(model, loss, params, x, targets, rng, weights)
+        outputs, residuals = model.forward(params, x, rng)  # wrong input is told in its own words
+        pass_ = _Pass(model, loss, params, x, targets, rng, weights, outputs, residuals)
         return Report(tuple(_findings(pass_, tolerance)), tolerance)
 
 
@@ -76,11 +76,11 @@ class _Tapped(Layer):
         return merge(jax.tree.map(jnp.add, moving, params["tap"]), fixed), residuals
 
 
-class _Proven(Recorded):
-    """A recorded layer that sends on the true gradient, so that each layer is judged on its own merits."""
+class _Seen(Recorded):
+    """A recorded layer that sends on zeros: whatever its gradients are, all that is below gets recorded too."""
 
     def input_gradient(self, params, record, g):
-        return oracle(self.layer).input_gradient(params, (record.x, record.rng), g)
+        return jax.tree.map(jnp.zeros_like, split_floating(record.x)[0])
 
 
 @dataclass(frozen=True)
@@ -94,28 +94,28 @@ class _Pass:
     targets: PyTree
     rng: PRNGKeyArray | None
     weights: Array | None
+    outputs: PyTree
+    residuals: PyTree
 
     def value(self, outputs, weighted=True):
         return self.loss.forward(outputs, self.targets, self.weights if weighted else None)
 
-    def sites(self) -> tuple[PyTree, PyTree]:
-        """The outputs, and the tree of (params, record, true δ)."""
-        proven = map_layers(self.model, lambda path, layer: _Proven(layer))
-        outputs, records = proven.forward(self.params, self.x, self.rng)
-        g = jax.grad(lambda y: self.value(y)[0])(outputs)
-        _, kept = sweep(proven, self.params, records, g, lambda site: (site.params, site.residuals, site.g))
-        return outputs, kept
+    def sites(self) -> PyTree:
+        """The tree of (params, record)."""
+        seen = map_layers(self.model, lambda path, layer: _Seen(layer))
+        _, records = seen.forward(self.params, self.x, self.rng)
+        g = jax.tree.map(jnp.zeros_like, split_floating(self.outputs)[0])
+        return sweep(seen, self.params, records, g, lambda site: (site.params, site.residuals))[1]
 
     def by_hand(self, g) -> tuple[PyTree, PyTree]:
         """∂J/∂x, and the tree of (δ, gradient)."""
-        _, residuals = self.model.forward(self.params, self.x, self.rng)
-        return sweep(self.model, self.params, residuals, g, lambda site: (site.g, param_gradient(site)))
+        return sweep(self.model, self.params, self.residuals, g, lambda site: (site.g, param_gradient(site)))
 
     def by_autodiff(self, kept) -> tuple[PyTree, PyTree]:
         """The same two; `kept` is the tree of `sites`, which tells the taps' shapes."""
         taps = {
-            path: {"layer": params, "tap": jax.tree.map(jnp.zeros_like, g)}
-            for path, (params, _, g) in leaves(self.model, kept).items()
+            path: {"layer": params, "tap": jax.tree.map(jnp.zeros_like, split_floating(record.y)[0])}
+            for path, (params, record) in leaves(self.model, kept).items()
         }
         tapped = map_layers(self.model, lambda path, layer: _Tapped(layer))
         moving, fixed = split_floating(self.x)
@@ -130,10 +130,10 @@ class _Pass:
 
 def _findings(run: _Pass, tolerance: float) -> Iterator[Finding]:
     """Every gradient of the run, in backward order."""
-    outputs, kept = run.sites()
+    kept = run.sites()
     sites = leaves(run.model, kept)
     examples = jax.tree.leaves(run.x)[0].shape[0]
-    loss_finding, g = _judge_loss(run, outputs, examples, tolerance)
+    loss_finding, g = _judge_loss(run, examples, tolerance)
     alone = {
         path: judge_turns(layer, path, turns(run.model, path, sites[path]), examples, tolerance)
         for path, layer in leaves_of(run.model).items()
@@ -162,18 +162,18 @@ def _findings(run: _Pass, tolerance: float) -> Iterator[Finding]:
         yield Finding("input", "x", "delta", whole.get(("input", "delta")))
 
 
-def _judge_loss(run, outputs, examples, tolerance) -> tuple[Finding, PyTree]:
+def _judge_loss(run, examples, tolerance) -> tuple[Finding, PyTree]:
     """The loss's own gradient, and what it sends down."""
-    true = jax.grad(lambda y: run.value(y)[0])(outputs)
+    true = jax.grad(lambda y: run.value(y)[0])(run.outputs)
     try:
-        g = run.loss.backward(run.value(outputs)[1])
+        g = run.loss.backward(run.value(run.outputs)[1])
     except Exception as error:
         return Finding("loss", str(run.loss), "delta", whole=float("inf"), mistake=raised(error)), None
     error, mistake = relative_error(as_one(g), as_one(true), 0.0), None
     if error > tolerance:
         candidates = {}
         if run.weights is not None:
-            unweighted = jax.grad(lambda y: run.value(y, weighted=False)[0])(outputs)
+            unweighted = jax.grad(lambda y: run.value(y, weighted=False)[0])(run.outputs)
             candidates["the weights per example are left out"] = as_one(unweighted)
         mistake = likely_mistake(as_one(g), as_one(true), examples, candidates)
     return Finding("loss", str(run.loss), "delta", whole=error, mistake=mistake), g

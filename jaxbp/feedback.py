@@ -174,7 +174,7 @@ def _sweeps(model, loss, rules):
         params, learned = trained
         kept = fixed | learned
         found: dict[str, Array] = {}
-        outputs, residuals = tapped(model, delta_rules, found).forward(params, x, rng)
+        outputs, residuals = tapped(model, delta_rules, found).forward(params, jax.tree.map(jnp.asarray, x), rng)
         value, loss_kept = loss.forward(outputs, targets, weights, total)
         e = loss.backward(loss_kept)
         edits, learned_gradient = {}, {}

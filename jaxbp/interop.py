@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxbp.layer import Layer, LayerError, Params, is_floating
@@ -103,10 +102,20 @@ class FromAutodiff(Layer):
         return f"FromAutodiff({getattr(self.function, '__name__', self.function)})"
 
 
+def true_vjp(layer: Layer, params: PyTree, x: PyTree, rng: PRNGKeyArray | None) -> Callable[[PyTree], tuple]:
+    """The function g -> (parameter gradient, input gradient) that jax.vjp makes of the layer's forward."""
+    moving, fixed = split_floating(x)
+
+    def outputs(params, moving):
+        return split_floating(layer.forward(params, merge(moving, fixed), rng)[0])[0]
+
+    return jax.vjp(outputs, params, moving)[1]
+
+
 def split_floating(tree: PyTree) -> tuple[PyTree, PyTree]:
     """The leaves that have a gradient, and those that have none; None stands for the others in each."""
-    floating = jax.tree.map(lambda a: a if is_floating(jnp.asarray(a)) else None, tree)
-    return floating, jax.tree.map(lambda a: None if is_floating(jnp.asarray(a)) else a, tree)
+    floating = jax.tree.map(lambda a: a if is_floating(a) else None, tree)
+    return floating, jax.tree.map(lambda a: None if is_floating(a) else a, tree)
 
 
 def merge(moving: PyTree, fixed: PyTree) -> PyTree:

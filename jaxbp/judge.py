@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from jaxbp.diagnosis import likely_mistake, relative_error
-from jaxbp.interop import FromAutodiff
-from jaxbp.layer import Layer, is_floating
+from jaxbp.interop import true_vjp
+from jaxbp.layer import is_floating
 from jaxbp.record import Record
 
 FLOOR = 1e-6  # gradients smaller than this share of the cotangent count as zero: there rounding is all that is left
@@ -24,11 +24,6 @@ def float64(tree: PyTree) -> PyTree:
         return a.astype(jnp.float64) if is_floating(a) else a
 
     return jax.tree.map(one, tree)
-
-
-def oracle(layer: Layer) -> FromAutodiff:
-    """The same forward, with gradients by jax.vjp. Its residuals are (x, rng)."""
-    return FromAutodiff(lambda params, x, rng: layer.forward(params, x, rng)[0])
 
 
 def random_like(tree: PyTree, seed: str) -> PyTree:
@@ -46,10 +41,11 @@ def judge_turns(layer, path, sites, examples, tolerance) -> dict[str, tuple[floa
     return {what: max((at[what] for at in judged), key=lambda pair: pair[0]) for what in judged[0]}
 
 
-def judge_layer(layer, path, params, record: Record, g, examples, tolerance) -> dict[str, tuple[float, str | None]]:
+def judge_layer(layer, path, params, record: Record, examples, tolerance) -> dict[str, tuple[float, str | None]]:
     """The layer's two gradients for a random cotangent: relative error and likely mistake by quantity."""
-    g = random_like(g, path)
-    true_layer, true_residuals = oracle(layer), (record.x, record.rng)
+    g = random_like(record.y, path)
+    pull_back = true_vjp(layer, params, record.x, record.rng)
+    true_dparams, true_dx = pull_back(g)
     floor = FLOOR * norm(g)
     judged = {}
 
@@ -70,15 +66,14 @@ def judge_layer(layer, path, params, record: Record, g, examples, tolerance) -> 
     def input_guesses(name, b):
         guesses = {"missing f': g is sent on as it came": dict(named_leaves(g)).get(name, 0.0)}
         swapped = jax.tree.map(lambda p: p.T if p.ndim == 2 and p.shape[0] == p.shape[1] else p, params)
-        guesses["the weights are not transposed"] = dict(
-            named_leaves(true_layer.input_gradient(swapped, true_residuals, g))
-        )[name]
+        _, dx = true_vjp(layer, swapped, record.x, record.rng)(g)
+        guesses["the weights are not transposed"] = dict(named_leaves(dx))[name]
         return guesses
 
     def param_guesses(name, b):
         def of_example(n):
             only = jax.tree.map(lambda a: jnp.zeros_like(a).at[n].set(a[n]), g)
-            return dict(named_leaves(true_layer.param_gradient(params, true_residuals, only)))[name]
+            return dict(named_leaves(pull_back(only)[0]))[name]
 
         guesses = {
             "missing sum over examples: only the first one counts": of_example(0),
@@ -92,12 +87,9 @@ def judge_layer(layer, path, params, record: Record, g, examples, tolerance) -> 
                 guesses[missing] = jnp.sum(g, range(g.ndim - 1))
         return guesses
 
-    true = true_layer.input_gradient(params, true_residuals, g)
-    judge("input gradient", lambda name: f"input gradient {name}".strip(), layer.input_gradient, true, input_guesses)
-    true = {
-        k: v for k, v in named_leaves(true_layer.param_gradient(params, true_residuals, g)) if k not in layer.statistics
-    }
-    judge("gradient", lambda name: f"gradient of {name}", layer.param_gradient, true, param_guesses)
+    judge("input gradient", lambda name: f"input gradient {name}".strip(), layer.input_gradient, true_dx, input_guesses)
+    learned = {k: v for k, v in named_leaves(true_dparams) if k not in layer.statistics}
+    judge("gradient", lambda name: f"gradient of {name}", layer.param_gradient, learned, param_guesses)
     return judged
 
 

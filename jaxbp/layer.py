@@ -174,7 +174,7 @@ def require_floating(layer: Layer, x: ArrayLike) -> None:
 
 def is_floating(x: ArrayLike) -> bool:
     """Whether x has a gradient at all."""
-    return jnp.issubdtype(x.dtype, jnp.floating)
+    return jnp.issubdtype(x.dtype if hasattr(x, "dtype") else jnp.result_type(x), jnp.floating)
 
 
 def contract(equation: str, *operands: Array, dtype: Any) -> Array:

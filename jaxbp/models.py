@@ -4,10 +4,10 @@ from jaxbp.compose import Residual, Serial
 from jaxbp.initializers import He
 from jaxbp.layer import Layer
 from jaxbp.layers.activation import Relu
+from jaxbp.layers.batch_normalization import BatchNorm
 from jaxbp.layers.convolution import Conv
 from jaxbp.layers.dense import Dense
 from jaxbp.layers.dropout import Dropout
-from jaxbp.layers.normalization import BatchNorm
 from jaxbp.layers.pooling import GlobalAvgPool, MaxPool
 from jaxbp.layers.reshape import Flatten
 

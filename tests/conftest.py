@@ -3,6 +3,7 @@
 Nearly all the time of these tests is XLA compiling small programs once, so it is told not to optimise them.
 """
 
+import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +15,7 @@ import pytest
 from jaxtyping import config, install_import_hook
 
 install_import_hook("jaxbp", "beartype.beartype")
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects that live: looking through them is a sixth of all
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxbp.layers.recurrence import Recurrence
 from jaxbp.layers.recurrent import Recurrent
@@ -38,7 +39,7 @@ class GRURecurrence(Recurrence):
     gates = 3
 
     def buffers(self, z):
-        return z, jnp.zeros((*z.shape[:2], self.outputs), z.dtype)
+        return z, lax.empty((*z.shape[:2], self.outputs), z.dtype)
 
     def step(self, z, p, state):
         (before,) = state

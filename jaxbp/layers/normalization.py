@@ -19,28 +19,29 @@ follows, with sums over the set,
 
 Of the error that arrives the mean and the part along x̂ don't travel on: to shift or stretch all of x leaves y as it is.
 
-    BatchNorm       a channel, over all examples and positions; in evaluation μ and σ are constants: ∂J/∂x = ĝ / σ
+    BatchNorm       a channel, over all examples and positions: see `batch_normalization.py`
     LayerNorm       the last axis, at one example and position
     GroupNorm       a group of channels over all positions of one example
     InstanceNorm    a channel over all positions of one example
 
 RMSNorm leaves μ out: x̂_i = x_i / σ with σ² = Σ_i x_i² / m + ε, and in the gradient the mean's term falls away with it.
 
-The residuals are x̂ and 1/σ. In bfloat16, sums are taken in float32.
+The residuals are x̂ and 1/σ, of RMSNorm x and 1/σ; the barrier around x̂ keeps XLA from computing it a second time on
+the way back, from an x kept for that. In bfloat16, sums are taken in float32.
 
-Sources: Ioffe & Szegedy, arXiv 1502.03167; Ba et al., arXiv 1607.06450; Wu & He, arXiv 1803.08494; Ulyanov et al.,
+Sources: Ba et al., arXiv 1607.06450; Wu & He, arXiv 1803.08494; Ulyanov et al.,
 arXiv 1607.08022; Zhang & Sennrich, arXiv 1910.07467.
 """
 
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxbp.layer import ArrayLike, Layer, LayerError, Params, describe, require_floating
+from jaxbp.layers.routes import wide
 
 
 class _Normalization(Layer):
@@ -57,19 +58,16 @@ class _Normalization(Layer):
         self._require(params, x)
         shape, axes = self._sets(x.shape)
         _, _, normal, inverse = standardized(wide(x).reshape(shape), axes, self.epsilon)
-        normal = normal.reshape(x.shape)
-        return scaled(params, normal).astype(x.dtype), (normal.astype(x.dtype), inverse)
+        y = scaled(params, normal.reshape(x.shape)).astype(x.dtype)
+        return y, lax.optimization_barrier((normal.astype(x.dtype), inverse))
 
     def input_gradient(self, params: Params, residuals, g: Float[Array, "n ... c"]) -> Float[Array, "n ... c"]:
-        normal, inverse = residuals
-        shape, axes = self._sets(g.shape)
+        (normal, inverse), (shape, axes) = residuals, self._sets(g.shape)
         g_normal = (wide(g) * wide(params["scale"])).reshape(shape)
-        return (
-            unstandardized(g_normal, wide(normal).reshape(shape), inverse, axes).reshape(g.shape).astype(normal.dtype)
-        )
+        return unstandardized(g_normal, wide(normal), inverse, axes).reshape(g.shape).astype(normal.dtype)
 
     def param_gradient(self, params: Params, residuals, g: Float[Array, "n ... c"]) -> Params:
-        return scaled_gradient(params, wide(residuals[0]), wide(g))
+        return scaled_gradient(params, wide(residuals[0]).reshape(g.shape), wide(g))
 
     def _require_input(self, x):
         require_floating(self, x)
@@ -86,96 +84,6 @@ class _Normalization(Layer):
             )
         if params["scale"].shape != x.shape[-1:]:
             raise LayerError(self, f"expected the {params['scale'].size} channels of its scale, got {describe(x)}")
-
-
-class Batch(NamedTuple):
-    """What a training step of `BatchNorm` keeps; in evaluation it keeps x."""
-
-    normal: Array
-    inverse: Array
-    mean: Array
-    variance: Array
-
-
-@dataclass(frozen=True)
-class BatchNorm(_Normalization):
-    """Normalises each channel of [n, ..., c] over examples and positions.
-
-    With a key (training) by the batch's own mean and variance, without one (evaluation) by the running ones, which
-    `refresh` renews after a training step: new = (1 - momentum) old + momentum seen, the variance unbiased.
-
-    Args:
-        momentum: the share of the new, 0 < momentum ≤ 1, as in PyTorch (Flax's momentum is 1 minus this).
-        epsilon: added to the variance.
-    """
-
-    momentum: float = 0.1
-    epsilon: float = 1e-5
-
-    names = ("bias", "mean", "scale", "variance")
-
-    def __post_init__(self):
-        if not 0 < self.momentum <= 1:
-            raise ValueError(f"BatchNorm needs 0 < momentum <= 1, not {self.momentum}")
-        require_epsilon(self)
-
-    @property
-    def mixes_examples(self):
-        return True
-
-    @property
-    def statistics(self):
-        return ("mean", "variance")
-
-    def init(self, key, x):
-        running = jnp.promote_types(x.dtype, jnp.float32)  # in bfloat16 a tenth of a small change is lost
-        statistics = {"mean": jnp.zeros(x.shape[-1], running), "variance": jnp.ones(x.shape[-1], running)}
-        return super().init(key, x) | statistics
-
-    def forward(self, params, x, rng=None):
-        """Returns y and, in training, x̂, 1/σ, μ, σ² (without ε); in evaluation, x."""
-        self._require(params, x)
-        if rng is None:
-            return scaled(params, self._normal(params, x)).astype(x.dtype), x
-        if prod(x.shape[:-1]) < 2:
-            raise LayerError(
-                self,
-                f"in training expected at least two numbers a channel, got {describe(x)}: they would all become zero; "
-                "take a larger batch, or rng=None",
-            )
-        mean, variance, normal, inverse = standardized(wide(x), tuple(range(x.ndim - 1)), self.epsilon)
-        return scaled(params, normal).astype(x.dtype), Batch(normal.astype(x.dtype), inverse, mean, variance)
-
-    def input_gradient(self, params, residuals, g):
-        if not isinstance(residuals, Batch):
-            return (wide(g) * (wide(params["scale"]) * self._inverse(params))).astype(residuals.dtype)
-        # γ is one number for the whole set, so it stands before the bracket, whose sums are ∂J/∂β and ∂J/∂γ.
-        dx = unstandardized(wide(g), wide(residuals.normal), residuals.inverse, tuple(range(g.ndim - 1)))
-        return (wide(params["scale"]) * dx).astype(residuals.normal.dtype)
-
-    def param_gradient(self, params, residuals, g):
-        training = isinstance(residuals, Batch)
-        normal = wide(residuals.normal) if training else self._normal(params, residuals)
-        zeros = {name: jnp.zeros_like(params[name]) for name in self.statistics}
-        return scaled_gradient(params, normal, wide(g)) | zeros
-
-    def refresh(self, params, residuals):
-        if not isinstance(residuals, Batch):
-            return params
-        m = residuals.normal.size // residuals.mean.size
-        seen = {"mean": residuals.mean, "variance": residuals.variance * (m / (m - 1))}
-        return params | {
-            name: ((1 - self.momentum) * params[name] + self.momentum * seen[name].reshape(-1)).astype(
-                params[name].dtype
-            )
-            for name in self.statistics
-        }
-
-    def _inverse(self, params):
-        return lax.rsqrt(wide(params["variance"]) + self.epsilon)
-
-    def _normal(self, params, x):
-        return (wide(x) - wide(params["mean"])) * self._inverse(params)
 
 
 @dataclass(frozen=True)
@@ -250,14 +158,16 @@ class RMSNorm(_Normalization):
     def forward(self, params, x, rng=None):
         self._require(params, x)
         inverse = lax.rsqrt(jnp.mean(wide(x) ** 2, -1, keepdims=True) + self.epsilon)
-        normal = wide(x) * inverse
-        return scaled(params, normal).astype(x.dtype), (normal.astype(x.dtype), inverse)
+        return scaled(params, wide(x) * inverse).astype(x.dtype), (x, inverse)
 
     def input_gradient(self, params, residuals, g):
-        normal, inverse = wide(residuals[0]), residuals[1]
+        x, inverse = residuals
         g_normal = wide(g) * wide(params["scale"])
-        dx = inverse * (g_normal - normal * jnp.mean(g_normal * normal, -1, keepdims=True))
-        return dx.astype(residuals[0].dtype)
+        along = jnp.mean(g_normal * wide(x), -1, keepdims=True) * inverse**2  # x̂ mean ĝ x̂ = x (mean ĝ x) / σ²
+        return (inverse * (g_normal - wide(x) * along)).astype(x.dtype)
+
+    def param_gradient(self, params, residuals, g):
+        return scaled_gradient(params, wide(residuals[0]) * residuals[1], wide(g))
 
 
 def standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array, Array]:
@@ -286,11 +196,6 @@ def scaled_gradient(params: Params, normal: Array, g: Array) -> Params:
     axes = tuple(range(g.ndim - 1))
     gradient = {"scale": jnp.sum(g * normal, axes).astype(params["scale"].dtype)}
     return gradient | ({"bias": jnp.sum(g, axes).astype(params["bias"].dtype)} if "bias" in params else {})
-
-
-def wide(x: Array) -> Array:
-    """x in float32, or wider if it is."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def require_epsilon(layer: Layer) -> None:

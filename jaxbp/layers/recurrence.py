@@ -119,7 +119,8 @@ class Recurrence(Layer):
                 new = where(real[:, t], new, state)
             return new, put(hidden, new[0], t), memories, buffers
 
-        hidden, *memories = (jnp.zeros((n, times, self.outputs), z.dtype) for _ in state)
+        # Empty, for each time is written once.
+        hidden, *memories = (lax.empty((n, times, self.outputs), z.dtype) for _ in state)
         start = state, hidden, tuple(memories), self.buffers(z)
         state, hidden, memories, buffers = lax.fori_loop(0, times, turn, start)
         if real is not None:

@@ -92,7 +92,7 @@ def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) ->
     if len(grids.window) == 3 or (strided(grids) and offsets <= 9):
         return by_offsets(grids, x, y, lambda x, y: dot(x.reshape(-1, channels).T, y.reshape(-1, y.shape[-1])))
     if len(grids.window) == 2 and grids.dilation[-1] == 1:
-        return over_pairs(lambda x, y: channels_side_by_side(grids, x, y), x, y, CACHE // x[:1].nbytes)
+        return over_pairs(lambda x, y: channels_side_by_side(grids, x, y), x, y, CACHE // (x[:1].nbytes + y[:1].nbytes))
     return direct.match(grids, x, y, groups)
 
 

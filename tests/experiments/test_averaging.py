@@ -7,7 +7,7 @@ import pytest
 import jaxbp
 from experiments.averaging import average_of, averaged
 from experiments.training import adamw, train
-from jaxbp.layers.normalization import BatchNorm
+from jaxbp.layers.batch_normalization import BatchNorm
 
 
 def test_early_weights_are_forgotten_fast_and_later_ones_as_asked():

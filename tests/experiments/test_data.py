@@ -1,7 +1,9 @@
 import gzip
 import hashlib
 import http.server
+import io
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -144,3 +146,53 @@ def test_an_idx_file_is_read_by_its_header():
     np.testing.assert_array_equal(data.parse_idx(CONTENT), [3, 1, 4, 1, 5])
     with pytest.raises(DataError, match="no IDX file"):
         data.parse_idx(b"PNG" + CONTENT)
+
+
+RECORDINGS = {"0_anna_0.wav": b"RIFF one" * 9, "0_anna_1.wav": b"RIFF two" * 9}
+
+
+def archive(files, folder="digits-1.0", compression=zipfile.ZIP_DEFLATED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in {"README.md": b"about", **files}.items():
+            archive.writestr(f"{folder}/{name}", content)
+    return file.getvalue()
+
+
+def spoken(content, tmp_path, monkeypatch):
+    (tmp_path / "digits.zip").write_bytes(content)
+    monkeypatch.setenv("JAXBP_DATA", str(tmp_path))
+    return DataSet("", {"digits.zip": data.digest(RECORDINGS)}, ())
+
+
+def test_recordings_packed_anew_are_the_same_recordings(tmp_path, monkeypatch):
+    packed = archive(dict(reversed(RECORDINGS.items())), "elsewhere", zipfile.ZIP_STORED)
+    monkeypatch.setattr(data, "SPOKEN_DIGITS", spoken(packed, tmp_path, monkeypatch))
+    found = data.load_spoken_digits()
+    assert list(found.items()) == list(RECORDINGS.items())
+
+
+def test_the_spoken_digits_lie_in_the_data_folder_itself(cache, monkeypatch):
+    monkeypatch.setattr(data, "SPOKEN_DIGITS", DataSet("", data.SPOKEN_DIGITS.files, ("http://127.0.0.1:9/",)))
+    with pytest.raises(DataError, match=r"Could not get free-spoken-digit-dataset-1\.0\.10\.zip from"):
+        data.load_spoken_digits()
+
+
+PACKED_RECORDINGS = archive(RECORDINGS)
+MIDDLE = PACKED_RECORDINGS.index(b"0_anna_0.wav") + len("0_anna_0.wav") + 3
+WRONG = {
+    "truncated": PACKED_RECORDINGS[:-30],
+    "one_missing": archive(dict([*RECORDINGS.items()][:1])),
+    "one_altered": archive(RECORDINGS | {"0_anna_1.wav": b"RIFF tvo" * 9}),
+    "renamed": archive({"1_anna_0.wav": RECORDINGS["0_anna_0.wav"], "0_anna_1.wav": RECORDINGS["0_anna_1.wav"]}),
+    "bit_flipped": PACKED_RECORDINGS[:MIDDLE]
+    + bytes([PACKED_RECORDINGS[MIDDLE] ^ 255])
+    + PACKED_RECORDINGS[MIDDLE + 1 :],
+}
+
+
+@pytest.mark.parametrize("content", WRONG.values(), ids=WRONG)
+def test_a_broken_archive_is_named_in_one_sentence(content, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"digits\.zip is truncated or altered") as raised:
+        load(spoken(content, tmp_path, monkeypatch))
+    assert str(raised.value).count("\n") == 0

@@ -8,7 +8,7 @@ import pytest
 
 import jaxbp
 from experiments import feedback_alignment
-from experiments.feedback_alignment import LENET, TANH, Options, Rule, rules_of
+from experiments.feedback_alignment import LENET, TANH, Options, Rule, layer_names, rules_of
 from experiments.feedback_figures import angles, errors
 from experiments.feedback_training import Method, begin, error, train
 from jaxbp.credit import DirectFeedback, FeedbackAlignment
@@ -82,6 +82,12 @@ def test_training_sees_every_example_and_watches_at_powers_of_two():
     assert run.held_out_error[-1] < 10
     assert run.held_out_error[-1] == error(SMALL, run.params, data, batch_size=7)
     assert max(run.angles["0"]) > 10 > max(run.angles["2"])
+
+
+def test_layers_are_named_in_forward_order():
+    named = list(layer_names(LENET.model, ["0", "10", "3", "7", "9"]).items())
+    assert [path for path, _ in named] == ["0", "3", "7", "9", "10"]
+    assert named[1] == ("3", "Conv 3")
 
 
 def test_less_than_a_batch_is_refused():

@@ -33,6 +33,10 @@ def test_means_over_neighbours_are_shorter_at_the_ends():
     np.testing.assert_allclose(smooth(np.array([0.0, 3, 6, 9, 12]), 3), [1.5, 3, 6, 9, 10.5])
 
 
+def test_a_window_wider_than_the_values_gives_as_many_means():
+    np.testing.assert_allclose(smooth(np.array([0.0, 3, 6]), 9), [3, 3, 3])
+
+
 def test_a_small_run_finds_wrong_labels_and_draws(tiny_mnist, tmp_path):
     options = Options(flipped=0.05, epochs=8, batch_size=30, examples=300, moments=5, measured=100, output=tmp_path)
     metrics = main(options)

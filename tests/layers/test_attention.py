@@ -4,20 +4,11 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import (
-    Attention,
-    Context,
-    Heads,
-    LayerError,
-    MultiHeadAttention,
-    Own,
-    PlainAttention,
-    Sequences,
-    Serial,
-    Values,
-    decoder_block,
-    encoder_block,
-)
+from jaxbp import LayerError, Sequences, Serial, Values
+from jaxbp.layers.attention import Attention, Heads, PlainAttention
+from jaxbp.layers.multi_head import Context, MultiHeadAttention
+from jaxbp.layers.sublayer import Own
+from jaxbp.transformer import decoder_block
 from tests.arrays import normal
 
 KEY = jax.random.key(0)
@@ -108,7 +99,6 @@ def test_a_causal_mask_lets_no_gradient_reach_what_comes_after():
 MEMORY = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
 ATTENDING = {
     "padding": (MultiHeadAttention(4, 2, shared=2, rotary=True, bias=False), Sequences(normal(N, 3, 4), LENGTHS)),
-    "mask": (encoder_block(4, 2, 6), Sequences(normal(N, 3, 4), LENGTHS)),
     "decoder": (Serial(decoder_block(4, 2, 6, post_norm=True), Own()), Context(normal(N, 3, 4), MEMORY)),
 }
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import Embedding, LayerError, LearnedPositions, SinusoidalPositions, TiedEmbedding
-from jaxbp.layers.positions import rotate
+from jaxbp import LayerError
+from jaxbp.layers.embedding import Embedding, TiedEmbedding
+from jaxbp.layers.positions import LearnedPositions, SinusoidalPositions, rotate
 from tests.arrays import normal
 
 TOKENS = jnp.array([[0, 2, 2], [1, 0, 2]])

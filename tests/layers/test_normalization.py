@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxbp import LayerError, Serial, check_layer
+from jaxbp.layers.batch_normalization import BatchNorm
 from jaxbp.layers.dropout import SpatialDropout
-from jaxbp.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from jaxbp.layers.normalization import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 
 KEY = jax.random.key(5)
 ALL = pytest.mark.parametrize("layer", [BatchNorm(), LayerNorm(), GroupNorm(2), InstanceNorm(), RMSNorm()], ids=str)

@@ -15,16 +15,28 @@ KEY, X, LENGTHS = jax.random.key(3), normal(N, TIMES, INPUTS), jnp.array([2, 4, 
 CELLS = [RNN, GRU, LSTM]
 
 
-def states(*cells, outputs=OUTPUTS):
+def states(*cells):
     """A random state for each cell."""
     return tuple(
-        tuple(normal(N, outputs, seed=9 * j + i) for i in range(1 + (cell is LSTM))) for j, cell in enumerate(cells)
+        tuple(normal(N, OUTPUTS, seed=9 * j + i) for i in range(1 + (cell is LSTM))) for j, cell in enumerate(cells)
     )
 
 
-def test_cells_in_both_directions_obey_the_layer_laws():
-    model = Serial(GRU(2), LSTM(2, from_end=True))
-    jaxbp.check_layer(model, Sequences(X, LENGTHS, states(GRU, LSTM, outputs=2)))
+def test_what_the_cells_share_obeys_the_layer_laws():
+    jaxbp.check_layer(LSTM(2, from_end=True), Sequences(X[:2, :3], jnp.array([2, 3])))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_cell_keeps_the_precision_that_comes_in(cell):
+    layer = cell(OUTPUTS)
+
+    def run(params, x):
+        y, residuals = layer.forward(params, x)
+        return y, residuals, jaxbp.sweep(layer, params, residuals, Sequences(y.values, None, (), y.ended))
+
+    arguments = jax.eval_shape(layer.init, KEY, X), Sequences(X, None, states(cell))
+    found = jax.eval_shape(run, *jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.bfloat16), arguments))
+    assert {a.dtype for a in jax.tree.leaves(found)} == {jnp.dtype(jnp.bfloat16)}
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -79,12 +91,13 @@ def back(layer, params, x, g):
 def test_each_sequence_runs_as_if_it_were_alone(from_end):
     layer = LSTM(OUTPUTS, from_end=from_end)
     params = layer.init(KEY, X)
-    y, _ = jax.jit(layer.forward)(params, Sequences(X, LENGTHS))
-    for n, length in enumerate(LENGTHS):
-        alone, _ = jax.jit(layer.forward)(params, X[n : n + 1, :length])
+    run, lengths = jax.jit(layer.forward), jnp.array([2, 4, 2])
+    y, _ = run(params, Sequences(X, lengths))
+    for n, length in enumerate(lengths):
+        alone, _ = run(params, X[n : n + 1, :length])
         np.testing.assert_allclose(y.values[n, :length], alone[0], atol=1e-6)
-    last, _ = jax.jit(LSTM(OUTPUTS, last=True, from_end=from_end).forward)(params, Sequences(X, LENGTHS))
-    at = 0 if from_end else LENGTHS - 1
+    last, _ = jax.jit(LSTM(OUTPUTS, last=True, from_end=from_end).forward)(params, Sequences(X, lengths))
+    at = 0 if from_end else lengths - 1
     np.testing.assert_allclose(last, y.values[jnp.arange(N), at], atol=1e-6)
 
 
@@ -118,20 +131,10 @@ def test_an_rnn_and_a_gru_worked_by_hand():
     np.testing.assert_allclose(gradient["recurrent"]["bias"], [0, 1, 0.375])
 
 
-@pytest.mark.parametrize(
-    ("model", "x", "targets"),
-    [
-        (Serial(LSTM(4), GRU(4), Dense(2)), X, labels(N * TIMES, 2).reshape(N, TIMES)),
-        (
-            Serial(LSTM(4), OnValues(LayerNorm()), Bidirectional(GRU(4, last=True)), Dense(2)),
-            Sequences(X, LENGTHS),
-            labels(N, 2),
-        ),
-    ],
-    ids=["plain", "padded"],
-)
-def test_stacks_have_the_gradients_of_autodiff(model, x, targets):
-    loss, params = jaxbp.SoftmaxCrossEntropy(), model.init(KEY, x)
+def test_a_stack_of_padded_sequences_has_the_gradients_of_autodiff():
+    model = Serial(LSTM(4), OnValues(LayerNorm()), Bidirectional(GRU(4, last=True)), Dense(2))
+    loss, x, targets = jaxbp.SoftmaxCrossEntropy(), Sequences(X, LENGTHS), labels(N, 2)
+    params = jax.tree.map(lambda a: normal(*a.shape), jax.eval_shape(model.init, KEY, x))
 
     @jax.jit
     def both(params):
@@ -157,28 +160,36 @@ def test_values_come_without_lengths_and_their_gradient_goes_back_with_none():
     assert Values().input_gradient((), Values().forward((), X)[1], X) is X
 
 
-def test_per_example_gradients_and_kronecker_factors_work_through_time():
-    model, loss = Serial(GRU(2), Dense(2)), jaxbp.SoftmaxCrossEntropy()
-    params, y = model.init(KEY, X), labels(N * TIMES, 2).reshape(N, TIMES)
+def test_per_example_gradients_norms_and_kronecker_factors_work_through_time():
+    model, loss, y = Serial(GRU(2, last=True), Dense(2)), jaxbp.SoftmaxCrossEntropy(), labels(N, 2)
+    params = jax.tree.map(lambda a: normal(*a.shape), jax.eval_shape(model.init, KEY, X))
+
+    def of_one(params, tap, x, y):
+        """Loss and h[t-1] of one example, step by step, with a tap on the pre-activations p of each time."""
+        (cell, dense), h, before = params, jnp.zeros(2), []
+        for x_t, tap_t in zip(x, tap, strict=True):
+            before.append(h)
+            z = x_t @ cell["input"]["weight"] + cell["input"]["bias"]
+            p = h @ cell["recurrent"]["weight"] + cell["recurrent"]["bias"] + tap_t
+            r, u = jax.nn.sigmoid(z[:2] + p[:2]), jax.nn.sigmoid(z[2:4] + p[2:4])
+            h = (1 - u) * jnp.tanh(z[4:] + r * p[4:]) + u * h
+        return loss.forward((h @ dense["weight"] + dense["bias"])[None], y[None])[0], jnp.stack(before)
 
     @jax.jit
-    def both(x):
-        quantities = {"each": individual_gradients}
-        _, found = jaxbp.value_and_quantities(model, loss, quantities)(params, x, y)
-        one = lambda x, y: jaxbp.value_and_grad(model, loss)(params, x[None], y[None])[1]  # noqa: E731
-        return found["each"], jax.vmap(one)(x, y)
+    def both(params):
+        each = jax.vmap(jax.grad(of_one, (0, 1), has_aux=True), (None, None, 0, 0))
+        quantities = {"each": individual_gradients, "norms": jaxbp.gradient_norms}
+        _, found = jaxbp.value_and_quantities(model, loss, quantities)(params, X, y)
+        *_, factors = jaxbp.kronecker_factors(model, loss, jaxbp.Empirical())(params, X, y)
+        return found, factors[0]["recurrent"], each(params, jnp.zeros((TIMES, 6)), X, y)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *both(X))
-    cell, g = model.layers[0].children["recurrent"], normal(N, TIMES, 2)
-
-    @jax.jit
-    def factors_and_gradient(params):
-        _, kept = cell.forward(params, normal(N, TIMES, 6))
-        return *cell.affine(params, kept, g), cell.param_gradient(params, kept, g)
-
-    before, gamma, gradient = factors_and_gradient(params[0]["recurrent"])
-    np.testing.assert_allclose(jnp.einsum("nth,ntk->hk", before, gamma), gradient["weight"], atol=1e-5)
-    np.testing.assert_allclose(gamma.sum((0, 1)), gradient["bias"], atol=1e-5)
+    found, factors, ((gradients, gamma), before) = both(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found["each"], gradients)
+    squares = [jnp.square(a).reshape(N, -1).sum(1) for a in jax.tree.leaves(gradients)]
+    np.testing.assert_allclose(found["norms"], np.sqrt(sum(squares)), rtol=1e-4)
+    a = np.concatenate([before, np.ones((N, TIMES, 1))], -1)
+    np.testing.assert_allclose(factors.inputs, np.einsum("nti,ntj->ij", a, a) / (N * TIMES), atol=1e-5)
+    np.testing.assert_allclose(factors.outputs, np.einsum("nto,ntp->op", gamma, gamma) / N, atol=1e-5)
 
 
 def test_chunks_give_the_values_of_the_unbroken_run():
@@ -190,10 +201,17 @@ def test_chunks_give_the_values_of_the_unbroken_run():
         begin = carried
         value, gradient, carried = step(params, X[:, half], y[:, half], begin)
         values.append(value)
-    whole = lambda x: model.forward(params, x)[0]  # noqa: E731
-    np.testing.assert_allclose(sum(values) / 2, loss.forward(whole(X), y)[0], rtol=1e-6)
-    fixed = lambda params: loss.forward(model.forward(params, Sequences(X[:, 2:], None, begin))[0].values, y[:, 2:])[0]  # noqa: E731
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient, jax.grad(fixed)(params))
+
+    @jax.jit
+    def true(params, begin):
+        def second_half(params):
+            return loss.forward(model.forward(params, Sequences(X[:, 2:], None, begin))[0].values, y[:, 2:])[0]
+
+        return loss.forward(model.forward(params, X)[0], y)[0], jax.grad(second_half)(params)
+
+    value, true_gradient = true(params, begin)
+    np.testing.assert_allclose(sum(values) / 2, value, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient, true_gradient)
 
 
 def test_dropout_hides_the_same_outputs_at_all_times_and_none_without_a_key():

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import LinearCrossEntropy, Projection, SoftmaxCrossEntropy
+from jaxbp import SoftmaxCrossEntropy
+from jaxbp.layers.language_model import LanguageModel
+from jaxbp.losses.linear_cross_entropy import LinearCrossEntropy
+from jaxbp.projection import Projection
 from tests.arrays import labels, normal
 
 HIDDEN, WEIGHT, Y = normal(2, 5, 3), normal(7, 3, seed=1), labels(10, 7).reshape(2, 5)
@@ -53,7 +56,7 @@ def test_in_bfloat16_sums_are_taken_in_float32():
 def test_it_trains_and_evaluates_a_tied_language_model():
     import optax
 
-    model = jaxbp.LanguageModel(7, 4, jaxbp.Dense(4), whole=False)
+    model = LanguageModel(7, 4, jaxbp.Dense(4), whole=False)
     tokens = labels(40, 7).reshape(8, 5)
     x, y = tokens[:, :-1], tokens[:, 1:]
     report = jaxbp.check_gradients(model, LinearCrossEntropy(tokens=3), model.init(jax.random.key(0), x), x[:2], y[:2])

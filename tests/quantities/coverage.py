@@ -26,17 +26,6 @@ MARKS = "<!-- coverage: written by python -m tests.quantities.coverage -->\n", "
 LOSS, N, KEY = jaxbp.BinaryCrossEntropy(), 3, jax.random.key(0)
 FA, DFA = {"1": jaxbp.FeedbackAlignment()}, {"0": jaxbp.DirectFeedback()}
 
-
-class Signs(Layer):
-    """Tokens 0 and 1 of numbers below and above zero; no gradient comes through."""
-
-    def forward(self, params, x, rng=None):
-        return (x > 0).astype(int), x
-
-    def input_gradient(self, params, x, g):
-        return jnp.zeros_like(x)
-
-
 ROWS: dict[str, tuple[Layer, tuple[int, ...]]] = {  # the layer, and the shape of one example
     "`Dense`": (Dense(2), (3,)),
     "`Dense` along a sequence": (Serial(jaxbp.Tanh(), Dense(2, bias=False)), (3, 2)),
@@ -45,13 +34,10 @@ ROWS: dict[str, tuple[Layer, tuple[int, ...]]] = {  # the layer, and the shape o
     "`Conv`, 3 axes": (Conv(2, (2, 1, 2), padding="VALID"), (2, 2, 2, 2)),
     "`Conv`, groups": (Conv(2, (2,), groups=2), (4, 2)),
     "`ConvTranspose`": (jaxbp.ConvTranspose(2, (2,), stride=2), (2, 2)),
-    "`RNN`, `Bidirectional`": (jaxbp.Bidirectional(jaxbp.RNN(2)), (2, 2)),
-    "`GRU`": (jaxbp.GRU(2), (2, 2)),
-    "`LSTM`, `OnValues`": (Serial(jaxbp.OnValues(Dense(2)), jaxbp.LSTM(2)), (2, 2)),
-    "`MultiHeadAttention`, `Sublayer`": (jaxbp.Sublayer(jaxbp.MultiHeadAttention(2, 1, causal=True)), (2, 2)),
-    "`LearnedPositions`": (jaxbp.LearnedPositions(3), (2, 2)),
-    "`Embedding`": (Serial(Signs(), jaxbp.Embedding(2, 2)), (2,)),
-    "`LanguageModel`, `TiedEmbedding`": (Serial(Signs(), jaxbp.LanguageModel(2, 2, Dense(2))), (2,)),
+    "`RNN`, `GRU`, `LSTM`, `Bidirectional`, `OnValues`": (
+        Serial(jaxbp.Bidirectional(jaxbp.RNN(1), jaxbp.GRU(1)), jaxbp.OnValues(Dense(1)), jaxbp.LSTM(1)),
+        (2, 2),
+    ),
     "`LayerNorm`": (jaxbp.LayerNorm(), (2, 3)),
     "`RMSNorm`": (jaxbp.RMSNorm(), (3,)),
     "`GroupNorm`": (jaxbp.GroupNorm(2), (2, 4)),
@@ -254,7 +240,7 @@ def difference(ours, true, params):
         ours = jnp.concatenate([a.reshape(N, -1) for a in arrays], 1)
     else:
         ours = jnp.concatenate([a.ravel() for a in arrays]).reshape(true.shape)
-    return np.max(np.abs(ours - true)) / (np.max(np.abs(true)) or 1.0)  # no delta comes through tokens
+    return np.max(np.abs(ours - true)) / np.max(np.abs(true))
 
 
 def in_readme():

@@ -7,7 +7,7 @@ from jax.flatten_util import ravel_pytree
 
 import jaxbp
 from jaxbp import Dense, HalfSquaredError, LayerError, Serial, SoftmaxCrossEntropy
-from jaxbp.layers.normalization import BatchNorm
+from jaxbp.layers.batch_normalization import BatchNorm
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
 from jaxbp.quantities.curvature import as_scipy, ggn_diagonal, ggn_operator, ggn_products, hessian_operator
 from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, batch, brute_force, flat, relative_error

@@ -18,8 +18,9 @@ from jaxbp import (
     Tanh,
 )
 from jaxbp.kfac import best_step, kfac
+from jaxbp.layers.batch_normalization import BatchNorm
 from jaxbp.layers.convolution import Conv
-from jaxbp.layers.normalization import BatchNorm, LayerNorm
+from jaxbp.layers.normalization import LayerNorm
 from jaxbp.layers.pooling import GlobalAvgPool
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
 from jaxbp.quantities.curvature import ggn_products

@@ -7,7 +7,7 @@ import pytest
 
 import jaxbp
 from jaxbp import Dense, Layer, LayerError, Serial, SoftmaxCrossEntropy
-from jaxbp.layers.normalization import BatchNorm
+from jaxbp.layers.batch_normalization import BatchNorm
 from jaxbp.quantities.ghost_norms import gradient_norms, layer_gradient_norms, prefers_gram
 from jaxbp.quantities.kernels import gram_matrix, tangent_kernel
 from jaxbp.quantities.moments import gradient_second_moment, gradient_variance, noise_scale, signal_to_noise
