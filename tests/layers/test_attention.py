@@ -38,10 +38,6 @@ MASKS = {
 }
 
 
-def test_lean_attention_obeys_the_layer_laws():
-    jaxbp.check_layer(Attention(causal=True, rows=2), heads(t=3, s=3, h=2, k=1, mask=mask(N, 3, 3)))
-
-
 @pytest.mark.parametrize(("causal", "x"), MASKS.values(), ids=MASKS)
 def test_both_forms_agree_with_autodiff_of_the_plain_one_under_every_mask(causal, x):
     plain, lean = PlainAttention(causal), Attention(causal, rows=2)
@@ -98,7 +94,6 @@ def test_a_causal_mask_lets_no_gradient_reach_what_comes_after():
 
 MEMORY = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
 ATTENDING = {
-    "padding": (MultiHeadAttention(4, 2, shared=2, rotary=True, bias=False), Sequences(normal(N, 3, 4), LENGTHS)),
     "decoder": (Serial(decoder_block(4, 2, 6, post_norm=True), Own()), Context(normal(N, 3, 4), MEMORY)),
 }
 

@@ -53,19 +53,12 @@ def test_in_bfloat16_sums_are_taken_in_float32():
         assert np.linalg.norm(a.astype("float32") - b) <= 2e-2 * np.linalg.norm(b)
 
 
-def test_it_trains_and_evaluates_a_tied_language_model():
-    import optax
-
+def test_a_tied_language_model_has_the_gradients_of_autodiff():
     model = LanguageModel(7, 4, jaxbp.Dense(4), whole=False)
     tokens = labels(40, 7).reshape(8, 5)
     x, y = tokens[:, :-1], tokens[:, 1:]
     report = jaxbp.check_gradients(model, LinearCrossEntropy(tokens=3), model.init(jax.random.key(0), x), x[:2], y[:2])
     assert report.ok, report
-    _, history = jaxbp.fit(
-        model, LinearCrossEntropy(), optax.adam(1e-2), (x, y), epochs=2, batch_size=4, validation=(x, y), progress=False
-    )
-    assert history["loss"][1] < history["loss"][0]
-    assert set(history) >= {"validation_loss", "validation_accuracy"}
 
 
 @pytest.mark.usefixtures("unchecked")
