@@ -34,6 +34,8 @@ X = normal(4, 3)
         Serial(Parallel(Dense(3), BLOCK), Sum()),
         Serial(Parallel(Dense(3), Dense(2), Identity()), Concatenate()),
         Parallel(Dense(3), Tanh()),
+        Repeat(BLOCK, 3),
+        Recompute(BLOCK),
         Repeat(Recompute(Serial(Parallel(BLOCK, Residual(BLOCK)), Sum())), 2),
         Repeat(Repeat(BLOCK, 2), 2),
     ],

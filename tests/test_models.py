@@ -3,13 +3,17 @@ import jax.numpy as jnp
 import pytest
 
 from jaxbp import SoftmaxCrossEntropy, check_gradients
-from jaxbp.models import resnet
+from jaxbp.models import lenet, resnet
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_residual_network_has_the_gradients_of_autodiff_in_training():
-    model = resnet(3, 1, (2, 4))
-    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [(lenet(3, (2, 3), (2, 2), 4, dropout=0.3), (2, 4, 4, 1)), (resnet(3, 1, (2, 4)), (2, 4, 4, 3))],
+    ids=["lenet", "resnet"],
+)
+def test_the_models_have_the_gradients_of_autodiff_in_training(model, shape):
+    x = jax.random.normal(jax.random.key(0), shape)
     params = model.init(jax.random.key(1), x)
     report = check_gradients(model, SoftmaxCrossEntropy(), params, x, jnp.array([0, 2]), rng=jax.random.key(2))
     assert report.ok, str(report)

@@ -51,7 +51,7 @@ def test_convolutions_obey_the_layer_laws(kind, settings, shape):
 axis = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(3, 6))
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from([Conv, ConvTranspose]),
     axes=st.lists(axis, min_size=1, max_size=2),
