@@ -52,10 +52,11 @@ class Case:
 
 def compose(block, repeats):
     """One more level of composition around blocks, which map WIDTH features to as many."""
-    several = st.lists(block, min_size=1, max_size=2)
+    several = st.lists(block, min_size=1, max_size=3)
+    width = st.sampled_from([1, 2, 4])
     return st.one_of(
         several.map(lambda layers: Serial(*layers)),
-        st.builds(lambda layer: Serial(Dense(2), layer, Dense(WIDTH)), st.sampled_from(ACTIVATIONS)),
+        st.builds(lambda w, layer: Serial(Dense(w), layer, Dense(WIDTH)), width, st.sampled_from(ACTIVATIONS)),
         st.builds(jaxbp.Residual, block, st.none() | block),
         several.map(lambda layers: Serial(jaxbp.Parallel(*layers), jaxbp.Sum())),
         several.map(lambda layers: Serial(jaxbp.Parallel(*layers), jaxbp.Concatenate(), Dense(WIDTH))),
@@ -77,9 +78,9 @@ LOSSES = [
 @st.composite
 def architectures(draw):
     """A network and its loss, a seed, whether to use a dropout key, and whether examples are weighted."""
-    repeats = draw(st.integers(0, 5)) == 0  # a scan is compiled anew in each network, so only some have one
+    repeats = draw(st.integers(0, 2)) == 0  # a scan is compiled anew in each network, so only some have one
     block = st.recursive(st.sampled_from(SIMPLE), lambda block: compose(block, repeats), max_leaves=3)
-    blocks = draw(st.lists(block, min_size=2, max_size=3))
+    blocks = draw(st.lists(block, min_size=1, max_size=4))
     model = Serial(*blocks, Dense(draw(st.sampled_from([2, WIDTH]))))
     return model, draw(st.sampled_from(LOSSES)), draw(st.integers(0, 1000)), draw(st.booleans()), draw(st.booleans())
 
