@@ -47,7 +47,7 @@ class Dense(Layer):
     def forward(self, params: Params, x: Array, rng: PRNGKeyArray | None = None):
         """Returns y [n, ..., outputs] and the residual x."""
         self._require_input(x)
-        self._require_params(params, x)
+        self.require_params(params, x)
         weight = params["weight"]
         y = contract("...i,io->...o", x, weight, dtype=jnp.result_type(x, weight))
         return (y + params["bias"] if self.bias else y), x
@@ -56,10 +56,11 @@ class Dense(Layer):
         return contract("...o,io->...i", g, params["weight"], dtype=x.dtype)
 
     def param_gradient(self, params: Params, x, g: Float[Array, "*n outputs"]) -> Params:
-        weight = contract("...i,...o->io", x, g, dtype=params["weight"].dtype)
+        rows, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, self.outputs)  # XLA would copy x if it had more axes
+        weight = contract("ni,no->io", rows, g, dtype=params["weight"].dtype)
         if not self.bias:
             return {"weight": weight}
-        return {"weight": weight, "bias": jnp.sum(g, range(g.ndim - 1)).astype(params["bias"].dtype)}
+        return {"weight": weight, "bias": jnp.sum(g, 0).astype(params["bias"].dtype)}
 
     def affine(self, params: Params, x, g: Float[Array, "n *t outputs"]):
         """x [n, positions, inputs] and g [n, positions, outputs], one position where x is [n, inputs]."""
@@ -72,7 +73,8 @@ class Dense(Layer):
         if x.shape[-1] == 0:
             raise LayerError(self, f"expected at least one input feature, got {describe(x)}")
 
-    def _require_params(self, params, x):
+    def require_params(self, params, x):
+        """Refuses parameters of another layer."""
         names = {"weight", "bias"} if self.bias else {"weight"}
         if not isinstance(params, dict) or set(params) != names:
             raise LayerError(

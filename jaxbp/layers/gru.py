@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxbp.layers.recurrence import Recurrence
 from jaxbp.layers.recurrent import Recurrent
@@ -37,22 +36,21 @@ class GRURecurrence(Recurrence):
     """The state is (h,)."""
 
     gates = 3
-
-    def buffers(self, z):
-        return z, lax.empty((*z.shape[:2], self.outputs), z.dtype)
+    beside = 1
 
     def step(self, z, p, state):
-        (before,) = state
-        (z_r, z_u, z_m), (p_r, p_u, p_m) = jnp.split(z, 3, -1), jnp.split(p, 3, -1)
-        r, u = jax.nn.sigmoid(z_r + p_r), jax.nn.sigmoid(z_u + p_u)
+        (before,), m_at = state, 2 * self.outputs
+        z_m, p_m = z[:, m_at:], p[:, m_at:]
+        gates = jax.nn.sigmoid(z[:, :m_at] + p[:, :m_at])
+        r, u = jnp.split(gates, 2, -1)
         m = jnp.tanh(z_m + r * p_m)
-        return ((1 - u) * m + u * before,), (jnp.concatenate([r, u, m], -1), p_m)
+        return ((1 - u) * m + u * before,), (jnp.concatenate([gates, m], -1), p_m)
 
     def step_back(self, kept, before, d):
-        (gates, p_m), (h_before,), (dh,) = kept, before, d
+        (gates, p_m), (dh,) = kept, d
         r, u, m = jnp.split(gates, 3, -1)
         d_m = dh * (1 - u) * (1 - m * m)
-        d_u = dh * (h_before - m) * u * (1 - u)
+        d_u = dh * (before - m) * u * (1 - u)
         d_r = d_m * p_m * r * (1 - r)
         gamma_m = d_m * r
         return (
@@ -61,9 +59,15 @@ class GRURecurrence(Recurrence):
             (dh * u,),
         )
 
-    def hidden_deltas(self, deltas):
-        delta, gamma_m = deltas
+    def hidden_deltas(self, written):
+        delta, gamma_m = written
         return jnp.concatenate([delta[..., : 2 * self.outputs], gamma_m], -1)
+
+    def param_gradient(self, params, kept, g):
+        written, _ = self._back(params, kept, g)
+        # From δ and γ_m: to put γ together, all times of it, would take longer than the columns of δ_m take, in vain.
+        of_delta, of_m = (self.gradient(params, self._inputs(kept, written), gamma) for gamma in written)
+        return jax.tree.map(lambda a, b: jnp.concatenate([a[..., : 2 * self.outputs], b], -1), of_delta, of_m)
 
 
 @dataclass(frozen=True)

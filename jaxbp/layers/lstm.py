@@ -15,7 +15,8 @@ Back, from ∂h and what ∂c came with from t+1:
     δ_g = ∂c i (1 - g²)      δ_o = ∂h tanh(c) o (1 - o)      γ = δ
     ∂c[n,t-1] = ∂c f         and ∂h[n,t-1] through p alone
 
-A step keeps the gates and c[n,t-1]; c[n,t] is one product and sum away.
+A step keeps the gates and c[n,t-1]; c[n,t] is one product and sum away. On the way back δ is written over the gates,
+and over c[n,t-1], once it is read, h[n,t-1], which ∂J/∂U needs.
 
 f begins near 1, with a bias of 1: what is not yet known to be useless is kept.
 
@@ -38,6 +39,7 @@ class LSTMRecurrence(Recurrence):
     """The state is (h, c)."""
 
     gates = 4
+    beside = 1
 
     def zero_state(self, n, dtype):
         return (jnp.zeros((n, self.outputs), dtype),) * 2
@@ -49,20 +51,24 @@ class LSTMRecurrence(Recurrence):
 
     def step(self, z, p, state):
         _, c_before = state
-        i, f, g, o = jnp.split(z + p, 4, -1)
-        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        is_g = jnp.repeat(jnp.array([False, False, True, False]), self.outputs)
+        gates = jnp.where(is_g, jnp.tanh(z + p), jax.nn.sigmoid(z + p))  # both, but in one pass over all four blocks
+        i, f, g, o = jnp.split(gates, 4, -1)
         c = f * c_before + i * g
-        return (o * jnp.tanh(c), c), (jnp.concatenate([i, f, g, o], -1),)
+        return (o * jnp.tanh(c), c), (gates, c_before)
 
     def step_back(self, kept, before, d):
-        (gates,), (_, c_before), (dh, dc) = kept, before, d
+        (gates, c_before), (dh, dc) = kept, d
         i, f, g, o = jnp.split(gates, 4, -1)
         tanh_c = jnp.tanh(f * c_before + i * g)
         dc = dc + dh * o * (1 - tanh_c * tanh_c)
         delta = jnp.concatenate(
             [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)], -1
         )
-        return (delta,), delta, (0.0, dc * f)
+        return (delta, before), delta, (0.0, dc * f)
+
+    def hidden_before(self, kept, written):
+        return written[1]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ carries it on). Let δ[n,t] = ∂J/∂z[n,t], γ[n,t] = ∂J/∂p[n,t], and ∂s
 So the scan carries deltas only. δ = γ but for the GRU, in which a gate comes between; its Dense layer has a bias too.
 
 What a step keeps for the way back is written over z, and δ is written over what was kept: both scans work in place.
-The hidden states are the output itself.
+The hidden states are the output itself. Fewer arrays are not only less memory: what has to be fetched anew from the
+operating system at every call (on Linux all that is above 32 MiB) costs more time than a step's arithmetic.
 
 In padding the state stands still, the output is zero, and so is δ.
 
@@ -32,7 +33,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxbp.initializers import Initializer, Orthogonal
 from jaxbp.layer import Layer, LayerError, contract, describe
@@ -46,7 +47,6 @@ class Kept(NamedTuple):
     """The residuals. None: no lengths, zeros to begin with, no dropout."""
 
     hidden: Float[Array, "n t h"]
-    memories: Buffers  # of a state (h, c): c[n,t-1]
     buffers: Buffers
     lengths: Array | None
     initial: Float[Array, "n h"] | None
@@ -58,6 +58,7 @@ class Recurrence(Layer):
     """The recurrent half, from z [n, t, k] to h [n, t, outputs]. A cell gives `step` and `step_back`.
 
     gates: how many times as many pre-activations as outputs.
+    beside: how many arrays [n, t, outputs] a step needs beside z for what it keeps.
     """
 
     outputs: int
@@ -67,37 +68,39 @@ class Recurrence(Layer):
     initializer: Initializer = Orthogonal()
 
     gates = 1
+    beside = 0
 
     def zero_state(self, n: int, dtype: Any) -> State:
         """The state that a run begins with unless told otherwise."""
         return (jnp.zeros((n, self.outputs), dtype),)
 
-    def buffers(self, z: Float[Array, "n t k"]) -> Buffers:
-        """Arrays [n, t, ...], z first, over which each step writes what it keeps, and each step back its deltas."""
-        return (z,)
-
     def step(self, z: Array, p: Array, state: State) -> tuple[State, Buffers]:
-        """One time: s[n,t] and what is kept, from z[n,t], p[n,t] and s[n,t-1]."""
+        """One time: s[n,t] and what is kept, first over z, from z[n,t], p[n,t] and s[n,t-1]."""
         raise NotImplementedError
 
-    def step_back(self, kept: Buffers, before: State, d: State) -> tuple[Buffers, Array, State]:
-        """The same time on the way back, from ∂s[n,t] = d and before = s[n,t-1].
+    def step_back(self, kept: Buffers, before: Array, d: State) -> tuple[Buffers, Array, State]:
+        """The same time on the way back, from ∂s[n,t] = d and before = h[n,t-1].
 
-        Returns the deltas that are written over what was kept, δ[n,t] first; γ[n,t]; and ∂J/∂s[n,t-1] but for the way
-        through p.
+        Returns what is written over what was kept, δ[n,t] first; γ[n,t]; and ∂J/∂s[n,t-1] but for the way through p.
         """
         raise NotImplementedError
 
-    def hidden_deltas(self, deltas: Buffers) -> Float[Array, "n t k"]:
-        """γ from the deltas of all times."""
-        return deltas[0]
+    def hidden_deltas(self, written: Buffers) -> Float[Array, "n t k"]:
+        """γ of all times, from what the steps back have written."""
+        return written[0]
+
+    def hidden_before(self, kept: Kept, written: Buffers) -> Float[Array, "n t h"]:
+        """h[n,t-1] of all times: the hidden states one time later, the initial state first."""
+        shifted = jnp.roll(kept.hidden, -1 if self.from_end else 1, 1)
+        return jnp.where(self._has_past(kept)[..., None], shifted, self._first(kept)[:, None])
 
     def init(self, key, x):
         dtype = values_of(x).dtype
         weight = self.initializer(key, (self.outputs, self.gates * self.outputs), dtype)
         return {"weight": weight, "bias": jnp.zeros(self.gates * self.outputs, dtype)}
 
-    def forward(self, params, x, rng=None):
+    def forward(self, params, x, rng=None, bias: Float[Array, " k"] | float = 0.0):
+        """`bias` is what is still to be added to z."""
         require_sequences(self, x)
         self._require_params(params)
         z, lengths, states, ended = x if isinstance(x, Sequences) else Sequences(x)
@@ -109,20 +112,18 @@ class Recurrence(Layer):
         mask, initial = self._mask(rng, z), None if states is None else state[0]
 
         def turn(i, carry):
-            state, hidden, memories, buffers = carry
+            state, hidden, buffers = carry
             t = times - 1 - i if self.from_end else i
             h = state[0] if mask is None else state[0] * mask
             p = contract("nh,hk->nk", h, params["weight"], dtype=h.dtype) + params["bias"]
-            new, kept = self.step(take(buffers[0], t), p, state)
-            memories, buffers = put(memories, state[1:], t), put(buffers, kept, t)
+            new, kept = self.step(take(buffers[0], t) + bias, p, state)
             if real is not None:
                 new = where(real[:, t], new, state)
-            return new, put(hidden, new[0], t), memories, buffers
+            return new, put(hidden, new[0], t), put(buffers, kept, t)
 
         # Empty, for each time is written once.
-        hidden, *memories = (lax.empty((n, times, self.outputs), z.dtype) for _ in state)
-        start = state, hidden, tuple(memories), self.buffers(z)
-        state, hidden, memories, buffers = lax.fori_loop(0, times, turn, start)
+        hidden, *beside = (lax.empty((n, times, self.outputs), z.dtype) for _ in range(1 + self.beside))
+        state, hidden, buffers = lax.fori_loop(0, times, turn, (state, hidden, (z, *beside)))
         if real is not None:
             hidden = jnp.where(real[..., None], hidden, 0)
         y = state[0] if self.last else hidden
@@ -130,65 +131,73 @@ class Recurrence(Layer):
             y = x._replace(values=hidden)
             if states is not None:
                 y = y._replace(states=states[1:], ended=(*ended, state))
-        return y, Kept(hidden, memories, buffers, lengths, initial, mask)
+        return y, Kept(hidden, buffers, lengths, initial, mask)
 
     def input_gradient(self, params, kept, g):
-        deltas, d = self._back(params, kept, g)
+        (delta, *_), d = self._back(params, kept, g)
         if kept.lengths is None and kept.initial is None:
-            return deltas[0]
+            return delta
         if kept.initial is None:
-            return Sequences(deltas[0])
-        return Sequences(deltas[0], None, (d, *g.states), g.ended[:-1])
+            return Sequences(delta)
+        return Sequences(delta, None, (d, *g.states), g.ended[:-1])
 
     def param_gradient(self, params, kept, g):
-        before, gamma = self.affine(params, kept, g)
-        weight = contract("nth,ntk->hk", before, gamma, dtype=params["weight"].dtype)
+        written, _ = self._back(params, kept, g)
+        return self.gradient(params, self._inputs(kept, written), self.hidden_deltas(written))
+
+    def gradient(self, params, before: Float[Array, "n t h"], gamma: Float[Array, "n t c"]):
+        """∂J/∂U and ∂J/∂b, all columns of them or some."""
+        weight = contract("nh,nk->hk", rows(before), rows(gamma), dtype=params["weight"].dtype)
         return {"weight": weight, "bias": jnp.sum(gamma, (0, 1)).astype(params["bias"].dtype)}
 
     def affine(self, params, kept, g):
         """h[n,t-1] behind the dropout, and γ[n,t]."""
-        before = self._before(kept)
-        before = before if kept.mask is None else before * kept.mask[:, None]
-        return before, self.hidden_deltas(self._back(params, kept, g)[0])
+        written, _ = self._back(params, kept, g)
+        return self._inputs(kept, written), self.hidden_deltas(written)
+
+    def _inputs(self, kept: Kept, written: Buffers) -> Float[Array, "n t h"]:
+        before = self.hidden_before(kept, written)
+        return before if kept.mask is None else before * kept.mask[:, None]
 
     def _back(self, params, kept: Kept, g: PyTree) -> tuple[Buffers, State]:
-        """The deltas of all times, and ∂J/∂s[n,0]. Under jit the gradients share one scan: XLA sees that it is one."""
+        """What the steps back write, and ∂J/∂s[n,0]. Under jit the gradients share one scan: XLA sees the same."""
         n, times, _ = kept.hidden.shape
         real = None if kept.lengths is None else in_time(kept.hidden, kept.lengths)
         d = self.zero_state(n, kept.hidden.dtype) if kept.initial is None else g.ended[-1]
         if self.last:
             d = (d[0] + values_of(g), *d[1:])
-        above, before = values_of(g), (self._before(kept), *kept.memories)
+        above, has_past, first = values_of(g), self._has_past(kept), self._first(kept)
 
         def turn(i, carry):
             d, buffers, here = carry
-            t = i if self.from_end else times - 1 - i
+            t, past = (i, i + 1) if self.from_end else (times - 1 - i, times - 2 - i)
             full = d if self.last else (d[0] + take(above, t), *d[1:])
-            deltas, gamma, past = self.step_back(here, take(before, t), full)
+            before = jnp.where(has_past[:, t, None], take(kept.hidden, past), first)
+            new, gamma, d_past = self.step_back(here, before, full)
             dh = contract("nk,hk->nh", gamma, params["weight"], dtype=gamma.dtype)
-            past = (past[0] + (dh if kept.mask is None else dh * kept.mask), *past[1:])
+            d_past = (d_past[0] + (dh if kept.mask is None else dh * kept.mask), *d_past[1:])
             if real is not None:
-                past, deltas = (
-                    where(real[:, t], past, d),
-                    where(real[:, t], deltas, jax.tree.map(jnp.zeros_like, deltas)),
-                )
-            buffers = put(buffers, deltas, t)
-            return past, buffers, take(buffers, t + 1 if self.from_end else t - 1)
+                d_past = where(real[:, t], d_past, d)
+                new = where(real[:, t], new, jax.tree.map(jnp.zeros_like, new))
+            buffers = put(buffers, new, t)
+            return d_past, buffers, take(buffers, past)
 
         # What the next turn reads is taken after this one has written: else XLA would copy the buffers at every turn.
         start = d, kept.buffers, take(kept.buffers, 0 if self.from_end else times - 1)
-        d, deltas, _ = lax.fori_loop(0, times, turn, start)
-        return deltas, d
+        d, written, _ = lax.fori_loop(0, times, turn, start)
+        return written, d
 
-    def _before(self, kept: Kept) -> Float[Array, "n t h"]:
-        """h[n,t-1]: the hidden states one time later, the initial state first."""
-        hidden = kept.hidden
-        first = (jnp.zeros_like(hidden[:, 0]) if kept.initial is None else kept.initial)[:, None]
+    def _has_past(self, kept: Kept) -> Bool[Array, "n t"]:
+        """Whether a time is not the first of its run. From the end, the run begins behind the padding."""
+        n, times, _ = kept.hidden.shape
+        t = jnp.arange(times)
         if not self.from_end:
-            return jnp.concatenate([first, hidden[:, :-1]], 1)
-        if kept.lengths is not None:  # the run begins behind the padding
-            hidden = jnp.where(in_time(hidden, kept.lengths)[..., None], hidden, first)
-        return jnp.concatenate([hidden[:, 1:], first], 1)
+            return jnp.broadcast_to(t > 0, (n, times))
+        ends = times if kept.lengths is None else kept.lengths[:, None]
+        return jnp.broadcast_to(t + 1 < ends, (n, times))
+
+    def _first(self, kept: Kept) -> Float[Array, "n h"]:
+        return jnp.zeros_like(kept.hidden[:, 0]) if kept.initial is None else kept.initial
 
     def _mask(self, rng, z):
         if rng is None or self.dropout == 0:
@@ -208,6 +217,11 @@ class Recurrence(Layer):
             shapes = ", ".join(str(list(a.shape)) for a in want)
             raise LayerError(self, f"expected a state ({shapes}), got {describe(state)}")
         return state
+
+
+def rows(a: Float[Array, "n t k"]) -> Float[Array, "nt k"]:
+    """All times of all examples, one below the other: XLA contracts matrices without copying them."""
+    return a.reshape(-1, a.shape[-1])
 
 
 def take(tree: PyTree, t: Array | int) -> PyTree:

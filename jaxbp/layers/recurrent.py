@@ -1,5 +1,6 @@
 """A recurrent layer: a Dense layer for the inputs of all times, then the run through time (see `recurrence.py`)."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -34,10 +35,14 @@ class TwoHalves(Composite):
             values = jnp.where(in_time(values, x.lengths)[..., None], values, 0)
         children = self.children
         with located("input"):
-            z, kept_input = children["input"].forward(part(params, "input"), values)
+            z, kept_input, *bias = self.project(part(params, "input"), values)
         with located("recurrent"):
-            y, kept = children["recurrent"].forward(part(params, "recurrent"), with_values(x, z), rng)
+            y, kept = children["recurrent"].forward(part(params, "recurrent"), with_values(x, z), rng, *bias)
         return y, {"input": kept_input, "recurrent": kept}
+
+    def project(self, params, x):
+        """z and the residuals of the input half, and what is still to be added to z, if anything."""
+        return self.children["input"].forward(params, x)
 
     def reverse(self, walk, params, feedback, residuals, g):
         def trees(name):
@@ -95,3 +100,11 @@ class Recurrent(TwoHalves):
     def children(self):
         cell = self.cell(self.outputs, self.last, self.from_end, self.dropout, self.recurrent_initializer)
         return {"input": Dense(cell.gates * self.outputs, self.input_bias, self.initializer), "recurrent": cell}
+
+    def project(self, params, x):
+        """The bias is left to the steps: a pass over all times would take an array more and longer than theirs."""
+        dense = self.children["input"]
+        if not dense.bias:
+            return dense.forward(params, x)
+        dense.require_params(params, x)
+        return *dataclasses.replace(dense, bias=False).forward({"weight": params["weight"]}, x), params["bias"]
