@@ -22,7 +22,6 @@ from experiments.data import load_mnist
 from experiments.feedback_figures import angles, errors
 from experiments.feedback_training import Examples, Method, error, train
 from experiments.output import command_line, save_figure, save_results
-from jaxbp.credit import BatchSigns, DirectFeedback, FeedbackAlignment, FixedSigns, UniformSigns
 from jaxbp.feedback import DeltaRule
 
 
@@ -30,11 +29,11 @@ class Rule(enum.Enum):
     """The rules by the names they have on the command line and in the literature."""
 
     backprop = None
-    fa = FeedbackAlignment()
-    dfa = DirectFeedback()
-    usf = UniformSigns()
-    frsf = FixedSigns()
-    brsf = BatchSigns()
+    fa = jaxbp.FeedbackAlignment()
+    dfa = jaxbp.DirectFeedback()
+    usf = jaxbp.UniformSigns()
+    frsf = jaxbp.FixedSigns()
+    brsf = jaxbp.BatchSigns()
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ LENET = Preset(
     loss=jaxbp.SoftmaxCrossEntropy(),
     optimizer=lambda rate, steps: optax.adam(optax.cosine_decay_schedule(rate, steps)),
     learning_rates=dict.fromkeys(Rule, 2e-3),
-    epochs=6,
+    epochs=15,
     batch_size=128,
     published={Rule.backprop: 0.91, Rule.brsf: 0.91, Rule.fa: 1.70, Rule.dfa: 1.61},
 )
