@@ -5,6 +5,7 @@ pauses aren't empty: they hold the hiss of the quietest moment of the recording 
 """
 
 import io
+import re
 from math import gcd
 from pathlib import Path
 from typing import NamedTuple
@@ -116,14 +117,18 @@ def read_recording(path: Path) -> tuple[Samples, float]:
     """A user's file, of any rate and number of channels, as one channel of 8,000 samples a second.
 
     Beside them stands which share of the file's own samples is clipped. Raises DataError, in one sentence, where there
-    is no such file, where it is no audio, or where it is empty.
+    is no such file, where it is no audio, or where it is empty or cut off.
     """
     if not path.is_file():
         raise DataError(f"{path} can't be read: there is no such file.")
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            cut_off = len(samples) < file.frames or lacks_bytes(file.extra_info)
     except soundfile.LibsndfileError as error:
         raise DataError(f"{path} can't be read as audio: {error.error_string}") from None
+    if cut_off:
+        raise DataError(f"{path} is cut off: its header announces more than the file holds; copy or record it again.")
     mono = samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise DataError(f"{path} holds samples that are no finite numbers: it is damaged.")
@@ -133,6 +138,15 @@ def read_recording(path: Path) -> tuple[Samples, float]:
             f"{path} is {'empty' if not len(mono) else 'shorter than 0.1 seconds'}: there is nothing to hear."
         )
     return resample_poly(mono, RATE // divisor, rate // divisor).astype(np.float32), clipped(samples.T.ravel())
+
+
+def lacks_bytes(log: str) -> bool:
+    """Whether libsndfile, which reads such a file all the same, noted in its log that a chunk is shorter than it says.
+
+    A size near 2 or 4 GiB is what programs write that don't know it beforehand (a WAV file out of a pipe).
+    """
+    sizes = re.findall(r": (\d+) \(should be (\d+)\)", log)
+    return any(int(there) < int(said) < 2_000_000_000 for said, there in sizes)
 
 
 def trimmed(samples: Samples, below: float = 30.0, margin: float = 0.1) -> Samples:

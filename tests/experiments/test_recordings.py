@@ -109,12 +109,19 @@ def write(path, samples, subtype=None):
     soundfile.write(path, samples, 8000, subtype=subtype)
 
 
+def write_half(path, kind):
+    write(path, np.sin(np.arange(8000)), kind)
+    path.write_bytes(path.read_bytes()[:-8000])
+
+
 BAD = {
     "no_audio": (lambda path: path.write_text("Dear Sir or Madam"), "can't be read as audio"),
     "missing": (lambda path: None, "there is no such file"),
     "empty_file": (lambda path: path.write_bytes(b""), "can't be read as audio"),
     "no_samples": (lambda path: write(path, np.zeros(0)), "is empty"),
     "too_short": (lambda path: write(path, np.zeros(700)), "shorter than 0.1 seconds"),
+    "cut_off": (lambda path: write_half(path, "PCM_16"), "is cut off: its header announces more"),
+    "cut_off_floats": (lambda path: write_half(path, "FLOAT"), "is cut off: its header announces more"),
     "nan": (lambda path: write(path, np.full(8000, np.nan), "FLOAT"), "no finite numbers"),
 }
 
@@ -127,6 +134,14 @@ def test_a_file_that_cannot_be_heard_is_named_in_one_sentence(make, problem, tmp
         read_recording(path)
     assert str(raised.value).startswith(str(path))
     assert str(raised.value).count("\n") == 0
+
+
+def test_a_file_out_of_a_pipe_that_never_knew_its_length_is_heard(tmp_path):
+    path = tmp_path / "voice.wav"
+    write(path, np.sin(np.arange(8000)))
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + 4 * b"\xff" + content[8:40] + 4 * b"\xff" + content[44:])
+    assert len(read_recording(path)[0]) == 8000
 
 
 def test_clipping_is_noticed_and_loudness_is_not():
