@@ -171,13 +171,13 @@ def test_a_state_all_but_impossible_is_not_lost_where_all_alignments_must_pass_i
 
 
 def test_the_loss_is_never_negative():
-    rng = np.random.default_rng(0)
-    classes = np.tile([1, 1, 0, 2, 2, 2, 3, 0, 0, 0], (200, 5))
-    logits = rng.uniform(5, 30, (200, 1, 1)) * jax.nn.one_hot(classes, 4) + rng.normal(size=(200, 50, 4))
-    labels = np.tile([1, 2, 3], (200, 5))
-    losses = losses_of(logits.astype("float32"), Transcripts(labels, np.full(200, 15), np.full(200, 50)))
+    # A frame torn between the label before it and the blank behind: both ways are right, and their float32
+    # probabilities add up to a little more than 1 for some.
+    logits = np.tile(np.array([[-20.0, 20.0], [0.0, 0.0], [20.0, -20.0]], "float32"), (200, 1, 1))
+    logits[:, 1] = np.random.default_rng(0).normal(size=(200, 2))
+    losses = losses_of(logits, Transcripts(np.ones((200, 1), int), np.ones(200, int), np.full(200, 3)))
     assert (losses >= 0).all()
-    assert (losses < 1e-3).any()
+    assert (losses < 1e-6).all()
 
 
 def test_logits_of_minus_infinity_are_classes_of_probability_zero():
