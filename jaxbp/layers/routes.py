@@ -34,7 +34,7 @@ from jaxbp.layers.window import Grids, laid, taken
 
 CACHE = 2**20  # bytes that stay near a core
 TILE = 2**12  # numbers of a row of the result that XLA leaves to one core
-LANES = 8  # so few neighbouring numbers, or fewer, are not worth moving apart
+LANES = 8  # fewer neighbouring numbers than this are not worth moving apart
 FEW = 16  # with so many channels on either side XLA uses all cores as it is
 
 
@@ -87,7 +87,7 @@ def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) ->
     if prod(grids.window) == 1:
         seen, y = (z.reshape(-1, z.shape[-1]) for z in (taken(grids, (0,) * axes, x), y))
         return dot(seen.T, y).reshape(*grids.window, *seen.shape[1:], -1)
-    if axes == 2 and grids.dilation[-1] == 1 and max(x.shape[-1], y.shape[-1]) > LANES:
+    if axes == 2 and grids.dilation[-1] == 1:
         return over_pairs(lambda x, y: channels_side_by_side(grids, x, y), x, y, fitting)
     return direct.match(grids, x, y, groups)
 

@@ -89,5 +89,5 @@ def test_the_sweep_over_shapes_measures_against_plain_forward_passes(tmp_path, c
     assert len(set(names)) == len(names)
     (row,) = sweep.main(sweep.Options("AvgPool((2,)) *", rounds=1, output=tmp_path))
     assert row["workload"] in capsys.readouterr().out
-    layer, x = jaxbp.AvgPool((3, 3), 2, "SAME"), normal((2, 6, 5, 3))
+    layer, x = jaxbp.AvgPool((3, 3), 2, "SAME"), normal(2, 6, 5, 3)
     np.testing.assert_allclose(sweep.plain_mean(layer)((), x), layer.forward((), x)[0], rtol=1e-5, atol=1e-6)
