@@ -58,9 +58,9 @@ class MaxPool(Windowed):
     def forward(self, params, x: Array, rng=None):
         grids = self._grids(x)
         counts(self, grids)
-        find = lambda x: largest(grids, x)  # noqa: E731
-        # In turns: left to itself XLA would look for the winner again at each place where it may lie.
-        y, winner = a_few_at_once(find, x) if grids.overlap else find(x)
+        # In turns: the winner is looked for while x is still in the cache. Left to itself XLA would look for it on the
+        # way back, and keep x until then.
+        y, winner = a_few_at_once(lambda x: largest(grids, x), x)
         return y, (winner, x[:0])
 
     def input_gradient(self, params, residuals, g: Float[Array, "n *small c"]) -> Float[Array, "n *grid c"]:
