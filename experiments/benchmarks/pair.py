@@ -18,9 +18,9 @@ from experiments.benchmarks.workloads import WORKLOADS
 SAMPLE_SECONDS = 0.04
 
 
-def measure(workload: str, first: str, second: str, rounds: int) -> dict:
+def measure(work, first: str, second: str, rounds: int) -> dict:
     """Medians in milliseconds, the spread (quartiles) of the ratio second / first, memory, operations, compile time."""
-    work, built, compile_seconds = (WORKLOADS | QUANTITIES)[workload], {}, {}
+    built, compile_seconds = {}, {}
     for name in (first, second):
         start = time.perf_counter()
         built[name] = getattr(work, ENGINES[name])()
@@ -37,7 +37,7 @@ def measure(workload: str, first: str, second: str, rounds: int) -> dict:
             times[name].append(sample(built[name], repeats[name]))
     ratios = np.array(times[second]) / np.array(times[first])
     return {
-        "workload": workload,
+        "workload": work.name,
         "ratio": {"of": f"{second} / {first}", **dict(zip(("q1", "median", "q3"), quartiles(ratios), strict=True))},
         "milliseconds": {name: 1e3 * float(np.median(t)) for name, t in times.items()},
         "temporary_bytes": {name: engine.temporary_bytes() for name, engine in built.items()},
@@ -61,4 +61,5 @@ def quartiles(values) -> list[float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(*sys.argv[1:4], int(sys.argv[4]))))
+    workload, *engines, rounds = sys.argv[1:]
+    print(json.dumps(measure((WORKLOADS | QUANTITIES)[workload], *engines, int(rounds))))

@@ -97,12 +97,16 @@ class LayerGradients:
     """One layer's way back, from residuals that lie ready: ∂J/∂x and ∂J/∂θ.
 
     with_forward: count the forward pass too.
+    training: with a key.
+    plain: the forward pass that jax.grad differentiates, (params, x) -> y, where it isn't the layer's own.
     """
 
     name: str
     layer: jaxbp.Layer
     shape: tuple[int, ...]
     with_forward: bool = False
+    training: bool = False
+    plain: Callable | None = None
     torch_model = None
 
     def by_jaxbp(self) -> Engine:
@@ -115,17 +119,18 @@ class LayerGradients:
         if self.with_forward:
 
             def all_of_it(x, g):
-                y, residuals = self.layer.forward(params, x)
+                y, residuals = self._forward(params, x)
                 return y, both(residuals, g)
 
             return compiled(all_of_it, x, g)
-        return compiled(both, jax.jit(self.layer.forward)(params, x)[1], g)
+        return compiled(both, jax.jit(self._forward)(params, x)[1], g)
 
     @plainly
     def by_autodiff(self) -> Engine:
         """What jax.vjp makes of the forward pass."""
         params, x, g = self._numbers()
-        vjp = lambda params, x: jax.vjp(lambda params, x: self.layer.forward(params, x)[0], params, x)  # noqa: E731
+        forward = self.plain or (lambda params, x: self._forward(params, x)[0])
+        vjp = lambda params, x: jax.vjp(forward, params, x)  # noqa: E731
         if self.with_forward:
 
             def all_of_it(x, g):
@@ -134,6 +139,9 @@ class LayerGradients:
 
             return compiled(all_of_it, x, g)
         return compiled(lambda pull_back, g: pull_back(g), jax.jit(vjp)(params, x)[1], g)
+
+    def _forward(self, params, x):
+        return self.layer.forward(params, x, jax.random.key(0) if self.training else None)
 
     def _numbers(self):
         keys = jax.random.split(jax.random.key(0), 3)

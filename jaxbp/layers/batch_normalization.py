@@ -22,7 +22,7 @@ from jaxtyping import Array
 from jaxbp.layer import LayerError, describe
 from jaxbp.layers import routes
 from jaxbp.layers.normalization import _Normalization, require_epsilon, scaled, scaled_gradient, standardized
-from jaxbp.layers.routes import CACHE, over_pairs, wide
+from jaxbp.layers.routes import CACHE, bytes_each, over_pairs, wide
 
 
 class Batch(NamedTuple):
@@ -104,7 +104,7 @@ class BatchNorm(_Normalization):
             return jnp.stack([jnp.sum(term, range(g.ndim - 1)) for term in (wide(g), wide(g) * standard(residuals, x))])
 
         # A few examples at once: otherwise XLA would compute x̂ on the way forward, and keep it beside x.
-        few = CACHE // max(1, g[:1].nbytes)
+        few = CACHE // bytes_each(g)
         return over_pairs(sums, residuals.x, g, few) if routes.on_cpu() else sums(residuals.x, g)
 
     def refresh(self, params, residuals):

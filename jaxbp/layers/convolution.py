@@ -24,16 +24,14 @@ Visin, arXiv 1603.07285, for the arithmetic of sizes.
 """
 
 from dataclasses import dataclass
-from math import prod
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxbp.initializers import Initializer, LeCun
 from jaxbp.layer import ArrayLike, LayerError, Params, describe
-from jaxbp.layers import routes
 from jaxbp.layers.correlation import patches, transposed
-from jaxbp.layers.routes import CACHE, correlate, match, over_examples, spread
+from jaxbp.layers.routes import correlate, match, spread
 from jaxbp.layers.window import Grids, Padding, Sizes, Windowed, padded, reach, same
 
 
@@ -114,11 +112,7 @@ class Conv(_Convolution):
     def forward(self, params: Params, x: Array, rng: PRNGKeyArray | None = None):
         """Returns y [n, *grid', features] and the residual x."""
         grids = self._require(params, x)
-        map_ = lambda x: self._biased(params, correlate(grids, x, params["weight"], self.groups))  # noqa: E731
-        if not (self.bias and routes.on_cpu()):
-            return map_(x), x
-        # A few examples at once: the bias is added while y is still in the cache, and not to a copy of all of it.
-        return over_examples(map_, x, CACHE // (prod(grids.small) * self.features * x.dtype.itemsize)), x
+        return self._biased(params, correlate(grids, x, params["weight"], self.groups)), x
 
     def input_gradient(self, params: Params, x, g: Float[Array, "n *small o"]) -> Float[Array, "n *grid c"]:
         return spread(self._grids(x), g, params["weight"], self.groups).astype(x.dtype)

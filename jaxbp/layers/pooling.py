@@ -34,7 +34,7 @@ from jaxtyping import Array, Float
 
 from jaxbp.layer import Layer, LayerError, contract, describe, require_floating
 from jaxbp.layers import routes
-from jaxbp.layers.routes import CACHE, over_examples
+from jaxbp.layers.routes import CACHE, bytes_each, over_examples, wide
 from jaxbp.layers.window import Grids, Padding, Sizes, Windowed, laid, taken
 
 
@@ -58,10 +58,9 @@ class MaxPool(Windowed):
     def forward(self, params, x: Array, rng=None):
         grids = self._grids(x)
         counts(self, grids)
-        # A few examples at once: the winner is looked for while x is still in the cache. Left to itself XLA would look
-        # for it on the way back, and keep x until then.
-        fitting = CACHE // max(1, x[:1].nbytes)
-        y, winner = over_examples(lambda x: largest(grids, x), x, fitting) if routes.on_cpu() else largest(grids, x)
+        # In turns: the winner is looked for while x is still in the cache. Left to itself XLA would look for it on the
+        # way back, and keep x until then.
+        y, winner = a_few_at_once(lambda x: largest(grids, x), x)
         return y, (winner, x[:0])
 
     def input_gradient(self, params, residuals, g: Float[Array, "n *small c"]) -> Float[Array, "n *grid c"]:
@@ -83,9 +82,14 @@ class AvgPool(Windowed):
 
     def forward(self, params, x: Array, rng=None):
         grids = self._grids(x)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        total = sum(taken(grids, k, wide) for k in grids.offsets())
-        return (total / counts(self, grids).astype(total.dtype)).astype(x.dtype), x[:0]
+        share = 1 / counts(self, grids)
+
+        def mean(x):
+            total = sum(taken(grids, k, wide(x)) for k in grids.offsets())
+            return (total * share.astype(total.dtype)).astype(x.dtype)
+
+        # In turns: taking from beyond the grid makes a padded copy.
+        return (a_few_at_once(mean, x) if grids.padded else mean(x)), x[:0]
 
     def input_gradient(self, params, no_x, g: Float[Array, "n *small c"]) -> Float[Array, "n *grid c"]:
         grids = self._grids(no_x)
@@ -138,6 +142,11 @@ class GlobalAvgPool(Layer):
         shape = (g.shape[0], *no_x.shape[1:])
         share = g / prod(shape[1:-1])
         return jnp.broadcast_to(jnp.expand_dims(share, range(1, len(shape) - 1)), shape)
+
+
+def a_few_at_once(map_, x: Float[Array, "n *grid c"]):
+    """A map of examples, on CPU in two turns or more over what stays in the cache, so that little is kept for it."""
+    return over_examples(map_, x, min(CACHE // bytes_each(x), len(x) // 2)) if routes.on_cpu() else map_(x)
 
 
 def largest(grids: Grids, x: Float[Array, "n *grid c"]) -> tuple[Array, Array]:

@@ -8,17 +8,17 @@ backends the direct way is taken.
                                   rows than went in. So one row more is asked for, and dropped [14x14x32, 5x5: 11] 7.
                                   jax.grad of it is slow: XLA has no fast way for the window that it asks for
     match over two axes           w and c share an axis: the result, otherwise the window's few positions, becomes wide
-                                  enough for all cores [13] 10
-    match of few channels         one matmul: what each offset sees, channel by channel, is a row [28x28x1: 2.9] 1.7
+                                  enough for all cores, with a stride too [32x32x32, 3x3, stride 2: 3.0] 1.4
     few channels see each other   with G groups XLA's loops don't use the machine: each group is a dense convolution of
-                                  its own [match, 4 groups: 500] 4.5; with one channel a group (depthwise) there is
-                                  nothing to contract: products of shifted arrays, one an offset [17] 0.8
-    three axes                    one matmul an offset, on shifted arrays [spread, stride 2: 75] 2
+                                  its own [match, 4 groups: 57] 0.7; with one channel a group (depthwise) there is
+                                  nothing to contract: products of shifted arrays, one an offset [17] 0.3
+    three axes                    one convolution over the other two for each offset along the first [spread of
+                                  12x12x12x16, stride 2: 28] 0.3
     spread with a stride          the direct way multiplies the zeros between the y[q]. Positions p that are equal mod s
                                   see the same offsets of the window: a spread without zeros for each [4.7] 2
-    match, small with a stride    one matmul an offset [2.6] 0.4 for 1x1 with stride 2
+    windows of one                one matmul [match, 1x1 with stride 2: 2.6] 0.4
 
-Matmuls and match run over a few examples at once, so that what is moved stays in the cache and memory stays small.
+What moves or copies arrays runs over a few examples at once, so that these stay in the cache and memory stays small.
 """
 
 from dataclasses import replace
@@ -42,13 +42,11 @@ def correlate(grids: Grids, x: Float[Array, "n *large c"], weight: Array, groups
     """large, window -> small."""
     if not on_cpu():
         return direct.correlate(grids, x, weight, groups)
-    if depthwise(x, groups):
-        return sum(once_per_channel(taken(grids, k, wide(x)), wide(weight[k])) for k in grids.offsets())
     if groups > 1:
-        return each_group(correlate, grids, x, weight, groups)
+        one = per_channel if depthwise(x, groups) else each_group(correlate, groups)
+        return over_examples(lambda x: one(grids, x, weight), x, CACHE // bytes_each(x))
     if len(grids.window) == 3:
-        shifted = lambda x: sum(dot(taken(grids, k, x), weight[k]) for k in grids.offsets())  # noqa: E731
-        return over_examples(shifted, x, CACHE // shifted_bytes(grids, x))
+        return over_examples(lambda x: by_planes(grids, x, weight), x, CACHE // plane_bytes(grids, x, weight))
     if prod(grids.window) == 1:
         return dot(taken(grids, (0,) * len(grids.window), x), weight.reshape(weight.shape[-2:]))
     if kept_on_one_core(grids, x, weight):
@@ -62,13 +60,11 @@ def spread(grids: Grids, y: Float[Array, "n *small o"], weight: Array, groups: i
         return direct.spread(grids, y, weight, groups)
     channels = weight.shape[-2]
     if groups > 1 and channels == 1:
-        shares = (once_per_channel_adjoint(wide(y), wide(weight[k]), groups) for k in grids.offsets())
-        return sum(laid(grids, k, share) for k, share in zip(grids.offsets(), shares, strict=True))
+        return per_channel_adjoint(grids, y, weight, groups)
     if groups > 1:
-        return each_group(spread, grids, y, weight, groups)
+        return over_examples(lambda y: each_group(spread, groups)(grids, y, weight), y, CACHE // bytes_each(y))
     if len(grids.window) == 3:
-        shares = lambda y: sum(laid(grids, k, dot(y, weight[k].T)) for k in grids.offsets())  # noqa: E731
-        return over_examples(shares, y, CACHE // shifted_bytes(grids, y))
+        return over_examples(lambda y: by_planes_adjoint(grids, y, weight), y, CACHE // plane_bytes(grids, y, weight))
     if max(grids.stride) == 1:
         return correlate(mirrored(grids), y, direct.transposed(jnp.flip(weight, range(len(grids.window))), 1), 1)
     if strided(grids) and max(grids.dilation) == 1 and channels >= LANES:
@@ -80,19 +76,19 @@ def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) ->
     """large, small -> window."""
     if not on_cpu():
         return direct.match(grids, x, y, groups)
+    axes, fitting = len(grids.window), CACHE // bytes_each(x, y)
     if depthwise(x, groups):
-        return by_offsets(grids, x, y, once_per_channel_product)
+        return over_pairs(lambda x, y: per_channel_product(grids, x, y), x, y, CACHE // shifted_bytes(grids, x))
     if groups > 1:
-        return each_group(match, grids, x, y, groups)
-    channels, offsets = x.shape[-1], prod(grids.window)
-    if channels < LANES:
-        rows = lambda x, y: dot(seen(grids, x), y.reshape(-1, y.shape[-1]))  # noqa: E731
-        total = over_pairs(rows, x, y, CACHE // shifted_bytes(grids, x))
-        return total.reshape(*grids.window, channels, -1)
-    if len(grids.window) == 3 or (strided(grids) and offsets <= 9):
-        return by_offsets(grids, x, y, lambda x, y: dot(x.reshape(-1, channels).T, y.reshape(-1, y.shape[-1])))
-    if len(grids.window) == 2 and grids.dilation[-1] == 1:
-        return over_pairs(lambda x, y: channels_side_by_side(grids, x, y), x, y, CACHE // (x[:1].nbytes + y[:1].nbytes))
+        every = lambda x, y: each_group(match, groups)(grids, x, y)  # noqa: E731
+        return every(x, y) if axes == 1 else over_pairs(every, x, y, fitting)
+    if axes == 3:
+        return over_pairs(lambda x, y: by_planes_product(grids, x, y), x, y, fitting // grids.window[0])
+    if prod(grids.window) == 1:
+        seen, y = (z.reshape(-1, z.shape[-1]) for z in (taken(grids, (0,) * axes, x), y))
+        return dot(seen.T, y).reshape(*grids.window, *seen.shape[1:], -1)
+    if axes == 2 and grids.dilation[-1] == 1:
+        return over_pairs(lambda x, y: channels_side_by_side(grids, x, y), x, y, fitting)
     return direct.match(grids, x, y, groups)
 
 
@@ -111,10 +107,47 @@ def depthwise(x: Array, groups: int) -> bool:
     return 1 < groups == x.shape[-1]
 
 
-def each_group(map_, grids: Grids, a: Array, b: Array, groups: int) -> Array:
+def each_group(map_, groups: int):
     """The map, group by group: in all three of them both factors and the result are divided along their last axis."""
-    pairs = zip(jnp.split(a, groups, -1), jnp.split(b, groups, -1), strict=True)
-    return jnp.concatenate([map_(grids, *pair, 1) for pair in pairs], -1)
+
+    def every(grids: Grids, a: Array, b: Array) -> Array:
+        pairs = zip(jnp.split(a, groups, -1), jnp.split(b, groups, -1), strict=True)
+        return jnp.concatenate([map_(grids, *pair, 1) for pair in pairs], -1)
+
+    return every
+
+
+def planes(grids: Grids) -> tuple[Grids, Grids]:
+    """Three axes as one and two: the first alone, with windows of one along the others, and the others."""
+    first = [(field[0], 1, 1) for field in (grids.window, grids.stride, grids.dilation)]
+    front = Grids(*first, (grids.low[0], 0, 0), grids.large, (grids.small[0], *grids.large[1:]))
+    fields = (grids.window, grids.stride, grids.dilation, grids.low, grids.large, grids.small)
+    return front, Grids(*(field[1:] for field in fields))
+
+
+def flat(x: Float[Array, "n d *plane c"]) -> Float[Array, "nd *plane c"]:
+    """Planes as examples."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def by_planes(grids: Grids, x: Array, weight: Array) -> Array:
+    """correlate over three axes, as one over two for each offset along the first."""
+    front, plane = planes(grids)
+    y = sum(correlate(plane, flat(taken(front, k, x)), weight[k[0]], 1) for k in front.offsets())
+    return y.reshape(len(x), *grids.small, -1)
+
+
+def by_planes_adjoint(grids: Grids, y: Array, weight: Array) -> Array:
+    """spread over three axes, likewise."""
+    front, plane = planes(grids)
+    shares = (spread(plane, flat(y), weight[k[0]], 1).reshape(len(y), *front.small, -1) for k in front.offsets())
+    return sum(laid(front, k, share) for k, share in zip(front.offsets(), shares, strict=True))
+
+
+def by_planes_product(grids: Grids, x: Array, y: Array) -> Array:
+    """match over three axes, likewise."""
+    front, plane = planes(grids)
+    return jnp.stack([match(plane, flat(taken(front, k, x)), flat(y), 1) for k in front.offsets()])
 
 
 def in_phases(grids: Grids, y: Float[Array, "n *small o"], weight: Array) -> Float[Array, "n *large c"]:
@@ -143,7 +176,7 @@ def mirrored(grids: Grids) -> Grids:
 def kept_on_one_core(grids: Grids, x: Array, weight: Array) -> bool:
     """Whether XLA would run correlate on one core, and one row more than there are in x is a small price."""
     inputs, outputs = weight.shape[-2:]
-    narrow = inputs > 1 and max(inputs, outputs) > FEW and grids.small[-1] * outputs <= TILE
+    narrow = inputs > 1 and outputs >= LANES and max(inputs, outputs) > FEW and grids.small[-1] * outputs <= TILE
     return (
         narrow
         and len(grids.window) == 2
@@ -157,7 +190,8 @@ def one_row_more(grids: Grids, x: Float[Array, "n h w c"], weight: Array) -> Flo
     """correlate, with more rows than x has, that are dropped."""
     rows = grids.large[0] + 1
     more = replace(grids, small=(rows, grids.small[1]))
-    return direct.correlate(more, x, weight, 1)[:, : grids.small[0]]
+    fewer = lambda x: direct.correlate(more, x, weight, 1)[:, : grids.small[0]]  # noqa: E731
+    return over_examples(fewer, x, CACHE // (2 * prod(more.small) * weight.shape[-1] * x.dtype.itemsize))
 
 
 def channels_side_by_side(grids: Grids, x: Float[Array, "n h w c"], y: Array) -> Float[Array, "k1 k2 c o"]:
@@ -171,44 +205,49 @@ def channels_side_by_side(grids: Grids, x: Float[Array, "n h w c"], y: Array) ->
     )
 
 
-def seen(grids: Grids, x: Float[Array, "n *large c"]) -> Float[Array, "kc positions"]:
-    """What each offset and channel sees, one row each."""
-    parts = jnp.stack([taken(grids, k, x) for k in grids.offsets()])
-    return jnp.moveaxis(parts, -1, 1).reshape(len(parts) * x.shape[-1], -1)
-
-
-def by_offsets(grids: Grids, x: Array, y: Array, product) -> Float[Array, "*window i o"]:
-    """match as one product an offset."""
-
-    def products(x, y):
-        return jnp.stack([product(taken(grids, k, x), y) for k in grids.offsets()])
-
-    total = over_pairs(products, x, y, CACHE // shifted_bytes(grids, x))
-    return total.reshape(*grids.window, *total.shape[1:])
-
-
 def over_examples(map_, x: Array, fitting: int):
     """A map of examples, to one array or several, at most `fitting` examples at once."""
-    chunks, rest = in_chunks(x, fitting)
-    y = jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), lax.map(map_, chunks))
+    size, turns = in_turns(len(x), fitting)
+    if turns < 2:
+        return map_(x)
+    y = lax.map(lambda i: map_(part(x, i, size)), jnp.arange(turns))
+    y, rest = jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), y), x[size * turns :]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), y, map_(rest)) if len(rest) else y
 
 
 def over_pairs(product, x: Array, y: Array, fitting: int) -> Array:
     """A product that sums over examples, at most `fitting` at once."""
-    (xs, x_rest), (ys, y_rest) = in_chunks(x, fitting), in_chunks(y, fitting)
-    shape = jax.eval_shape(product, xs[0], ys[0])
-    start = product(x_rest, y_rest) if len(x_rest) else jnp.zeros(shape.shape, shape.dtype)
-    return lax.scan(lambda total, pair: (total + product(*pair), None), start, (xs, ys))[0]
+    size, turns = in_turns(len(x), fitting)
+    rest = product(x[size * turns :], y[size * turns :]) if len(x) > size * turns else 0
+    if turns < 2:
+        return product(x[:size], y[:size]) + rest
+    shape = jax.eval_shape(product, x[:size], y[:size])
+    turn = lambda i, total: total + product(part(x, i, size), part(y, i, size))  # noqa: E731
+    return lax.fori_loop(0, turns, turn, rest + jnp.zeros(shape.shape, shape.dtype))
 
 
-def in_chunks(x: Array, fitting: int) -> tuple[Array, Array]:
-    """[n, ...] as [n / size, size, ...] and what is left: nothing, unless that would cost half of what fits."""
-    n, fitting = len(x), max(1, min(fitting, len(x)))
+def part(x: Array, i: Array, size: int) -> Array:
+    """Turn i's examples. Were x reshaped to [turns, size, ...] instead, XLA would make a copy of it where size is 1."""
+    return lax.dynamic_slice_in_dim(x, i * size, size)
+
+
+def in_turns(n: int, fitting: int) -> tuple[int, int]:
+    """How many of n examples at once, and how often; some are left only where that saves half of the turns."""
+    fitting = max(1, min(fitting, n))
     size = max(size for size in range(1, fitting + 1) if n % size == 0)
     size = size if 2 * size >= fitting else fitting
-    whole = n // size * size
-    return x[:whole].reshape(-1, size, *x.shape[1:]), x[whole:]
+    return size, n // size
+
+
+def bytes_each(*arrays: Array) -> int:
+    """What one example of them takes."""
+    return sum(prod(x.shape[1:]) * x.dtype.itemsize for x in arrays)
+
+
+def plane_bytes(grids: Grids, x: Array, weight: Array) -> int:
+    """What one example of x and of what becomes of it take, for each offset along the first axis."""
+    *_, i, o = weight.shape
+    return grids.window[0] * (prod(grids.large) * i + prod(grids.small) * o) * x.dtype.itemsize
 
 
 def shifted_bytes(grids: Grids, x: Array) -> int:
@@ -221,20 +260,24 @@ def dot(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, preferred_element_type=jnp.promote_types(jnp.result_type(a, b), jnp.float32))
 
 
-def once_per_channel(x: Float[Array, "*n c"], weight: Float[Array, "1 o"]) -> Float[Array, "*n o"]:
-    """Each channel times the weights of the o / c outputs that see it."""
-    return (x[..., None] * weight.reshape(x.shape[-1], -1)).reshape(*x.shape[:-1], -1)
+def per_channel(grids: Grids, x: Float[Array, "n *large c"], weight: Float[Array, "*window 1 o"]) -> Array:
+    """correlate where each channel is a group, repeated for the o / c outputs that see it."""
+    x = jnp.repeat(wide(x), weight.shape[-1] // x.shape[-1], -1)
+    return sum(taken(grids, k, x) * weight[k] for k in grids.offsets())
 
 
-def once_per_channel_adjoint(y: Float[Array, "*n o"], weight: Float[Array, "1 o"], channels: int) -> Array:
-    """Each channel's part of what its outputs have, [*n, c]."""
-    return jnp.sum((y * weight[0]).reshape(*y.shape[:-1], channels, -1), -1)
+def per_channel_adjoint(grids: Grids, y: Float[Array, "n *small o"], weight: Array, channels: int) -> Array:
+    """spread, likewise: the first output of each channel, the second, …, and their sum."""
+    apart = lambda y: jnp.moveaxis(wide(y).reshape(*y.shape[:-1], channels, -1), -1, 0)  # noqa: E731
+    pairs = list(zip(apart(y), apart(weight), strict=True))
+    return sum(laid(grids, k, y * weight[k]) for y, weight in pairs for k in grids.offsets())
 
 
-def once_per_channel_product(x: Float[Array, "*n c"], y: Float[Array, "*n o"]) -> Float[Array, "1 o"]:
-    """Each channel times its outputs, added up."""
-    pairs = wide(x)[..., None] * wide(y).reshape(*x.shape, -1)
-    return jnp.sum(pairs, range(x.ndim - 1)).reshape(1, -1)
+def per_channel_product(grids: Grids, x: Float[Array, "n *large c"], y: Float[Array, "n *small o"]) -> Array:
+    """match, likewise: [*window, 1, o]."""
+    x = jnp.repeat(wide(x), y.shape[-1] // x.shape[-1], -1)
+    products = [jnp.sum(taken(grids, k, x) * wide(y), range(y.ndim - 1)) for k in grids.offsets()]
+    return jnp.stack(products).reshape(*grids.window, 1, -1)
 
 
 def wide(x: Array) -> Array:

@@ -47,6 +47,16 @@ class Grids:
         spans = zip(self.low, self.stride, self.small, self.reach, self.large, strict=True)
         return tuple((low, s * (q - 1) + r - low - h) for low, s, q, r, h in spans)
 
+    @property
+    def overlap(self) -> bool:
+        """Whether neighbouring windows share positions."""
+        return any(s < r for s, r in zip(self.stride, self.reach, strict=True))
+
+    @property
+    def padded(self) -> bool:
+        """Whether a window reaches beyond the large grid."""
+        return any(edge > 0 for pair in self.padding for edge in pair)
+
     def offsets(self) -> Iterator[Sizes]:
         """Every k, in row-major order."""
         return product(*map(range, self.window))

@@ -4,6 +4,7 @@ import optax
 import pytest
 
 import jaxbp
+from experiments.benchmarks import sweep
 from experiments.benchmarks.__main__ import Options, main
 from experiments.benchmarks.ctc import CTCGradient
 from experiments.benchmarks.pair import measure
@@ -11,6 +12,7 @@ from experiments.benchmarks.quantities import QUANTITIES, as_table
 from experiments.benchmarks.recurrent import RecurrentGradients
 from experiments.benchmarks.tasks import LayerGradients, TrainingStep
 from experiments.benchmarks.workloads import WORKLOADS, mlp
+from tests.arrays import normal
 
 
 def test_both_engines_take_the_same_step():
@@ -58,7 +60,7 @@ def test_an_unknown_workload_is_told(tmp_path):
 
 
 def test_ratios_temporary_memory_and_operations_are_reported():
-    found = measure("mlp-sgd", "jaxbp", "jax.grad", 1)
+    found = measure(WORKLOADS["mlp-sgd"], "jaxbp", "jax.grad", 1)
     assert found["ratio"]["of"] == "jax.grad / jaxbp"
     assert found["temporary_bytes"]["jaxbp"] <= found["temporary_bytes"]["jax.grad"]
     assert found["flops"]["jaxbp"] > 6 * 128 * 784 * 800 * 0.9
@@ -74,9 +76,18 @@ def test_quantities_of_the_benchmark_are_those_of_jax(what):
 
 def test_the_table_of_quantities_counts_in_gradients():
     name = "784-800-800-10: norms of each example"
-    found = {pair: measure(name, *pair, 1) for pair in (("gradient", "jaxbp"), ("jaxbp", "jax.grad"))}
+    found = {pair: measure(QUANTITIES[name], *pair, 1) for pair in (("gradient", "jaxbp"), ("jaxbp", "jax.grad"))}
     row = {"row": name, "target": 1.5, **{pair[0 if pair[0] == "gradient" else 1]: it for pair, it in found.items()}}
     table = as_table([row])
     assert "times the gradient" in table
     assert found["jaxbp", "jax.grad"]["temporary_bytes"]["jaxbp"] < 2e6
     assert found["gradient", "jaxbp"]["ratio"]["of"] == "jaxbp / gradient"
+
+
+def test_the_sweep_over_shapes_measures_against_plain_forward_passes(tmp_path, capsys):
+    names = [work.name for work in sweep.sweep()]
+    assert len(set(names)) == len(names)
+    (row,) = sweep.main(sweep.Options("AvgPool((2,)) *", rounds=1, output=tmp_path))
+    assert row["workload"] in capsys.readouterr().out
+    layer, x = jaxbp.AvgPool((3, 3), 2, "SAME"), normal(2, 6, 5, 3)
+    np.testing.assert_allclose(sweep.plain_mean(layer)((), x), layer.forward((), x)[0], rtol=1e-5, atol=1e-6)
