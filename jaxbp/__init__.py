@@ -31,6 +31,7 @@ from jaxbp.feedback import (
     init_feedback,
 )
 from jaxbp.figures import plot_flow
+from jaxbp.generate import Generated, beam_search, generate
 from jaxbp.initializers import Glorot, He, LeCun, Normal, Orthogonal
 from jaxbp.inspect import layer_sizes, summary, trace
 from jaxbp.interop import FromAutodiff, as_custom_vjp
@@ -162,6 +163,7 @@ __all__ = [
     "Flatten",
     "FromAutodiff",
     "Gelu",
+    "Generated",
     "GlobalAvgPool",
     "Glorot",
     "GroupNorm",
@@ -228,6 +230,7 @@ __all__ = [
     "as_flat",
     "as_scipy",
     "beam_decode",
+    "beam_search",
     "check_gradients",
     "check_layer",
     "clipped_value_and_grad",
@@ -239,6 +242,7 @@ __all__ = [
     "evaluate",
     "feedback_value_and_grad",
     "fit",
+    "generate",
     "ggn_diagonal",
     "ggn_operator",
     "ggn_products",

@@ -22,14 +22,14 @@ from jaxbp.layers.embedding import Embedding, TiedEmbedding
 from jaxbp.layers.gru import GRU
 from jaxbp.layers.language_model import EncoderDecoder, LanguageModel
 from jaxbp.layers.lstm import LSTM
-from jaxbp.layers.multi_head import Context, MultiHeadAttention
+from jaxbp.layers.multi_head import MultiHeadAttention
 from jaxbp.layers.normalization import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from jaxbp.layers.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from jaxbp.layers.positions import LearnedPositions, SinusoidalPositions
 from jaxbp.layers.recurrence import initial_states
 from jaxbp.layers.reshape import Concatenate, Flatten, Identity, Reshape, Sum
 from jaxbp.layers.rnn import RNN
-from jaxbp.layers.sequences import OnValues, Sequences, Values
+from jaxbp.layers.sequences import Context, OnValues, Sequences, Values
 from jaxbp.layers.sublayer import Own, Sublayer
 
 __all__ = [
