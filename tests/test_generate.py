@@ -238,6 +238,7 @@ WRONG = {
     "top k": (wrong(TOKENS, 1, top_k=0), "top_k >= 1"),
     "top p": (wrong(TOKENS, 1, top_p=0.0), "0 < top_p <= 1"),
     "beams": (wrong(TOKENS, 1, run=beam_search, beams=0), "at least one beam, not 0"),
+    "no source": (lambda: generate(TRANSLATOR, None, TOKENS, 1), "an EncoderDecoder needs a source to read"),
     "looks ahead": (wrong(TOKENS, 1, model=LOOKS_AHEAD), r'"body.0.0.body", MultiHeadAttention.*causal=True'),
     "no way": (wrong(TOKENS, 1, model=AVERAGES), r'layer "1", Softmax.* position by position'),
 }

@@ -4,10 +4,23 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import Context, LayerError, MultiHeadAttention, Sequences, Serial, Values
-from jaxbp.layers.attention import Attention, Heads, PlainAttention
-from jaxbp.layers.sublayer import Own
-from jaxbp.transformer import decoder_block
+from jaxbp import (
+    Attention,
+    Context,
+    Heads,
+    LayerError,
+    LearnedPositions,
+    MultiHeadAttention,
+    OnValues,
+    Own,
+    PlainAttention,
+    Sequences,
+    Serial,
+    Values,
+    check_layer,
+    decoder_block,
+    encoder_block,
+)
 from tests.arrays import normal
 
 KEY = jax.random.key(0)
@@ -59,6 +72,18 @@ def test_both_forms_agree_with_autodiff_of_the_plain_one_under_every_mask(causal
         np.testing.assert_allclose(b, c, rtol=1e-10, atol=1e-12)
 
 
+LAWFUL = {
+    "pairs": (False, heads(t=3, s=2, h=4, k=2, mask=mask(N, 3, 2), d=1)),
+    "causal keys": (True, heads(t=3, s=3, h=1, k=1, mask=mask(N, 3))),
+}
+
+
+@pytest.mark.parametrize("form", [PlainAttention, lambda *options: Attention(*options, rows=2)], ids=["plain", "lean"])
+@pytest.mark.parametrize(("causal", "x"), LAWFUL.values(), ids=LAWFUL)
+def test_both_forms_obey_the_layer_laws(form, causal, x):
+    check_layer(form(causal, 0.5), x, rng=KEY if causal else None)
+
+
 def test_attention_worked_by_hand():
     """Two keys, equally good: y is the values' mean; g = 1 asks v[1] for twice as much as v[0]'s, so z[1] rises."""
     x = Heads(jnp.zeros((1, 1, 1, 1)), jnp.array([[[[1.0]], [[-1.0]]]]), jnp.array([[[[2.0]], [[6.0]]]]))
@@ -81,19 +106,37 @@ def test_a_query_that_may_look_at_nothing_gives_zero_and_no_gradient():
 
 
 def test_a_causal_mask_lets_no_gradient_reach_what_comes_after():
-    layer = MultiHeadAttention(4, 2, causal=True, rotary=True)
+    layer = encoder_block(4, 2, 3, causal=True, rotary=True)
     x = normal(1, T, 4)
     params = layer.init(KEY, x)
-    _, residuals = layer.forward(params, x)
-    for t in range(T):
-        dx, _ = jaxbp.sweep(layer, params, residuals, jnp.zeros_like(x).at[:, t].set(1.0))
-        assert dx[:, : t + 1].any()
-        assert not dx[:, t + 1 :].any()
+
+    @jax.jit
+    def reached(params, x):
+        """∂y[t]/∂x[s], one row of cotangents a position."""
+        _, residuals = layer.forward(params, x)
+        return jax.vmap(lambda g: layer.input_gradient(params, residuals, g[None]))(jnp.eye(T)[..., None] * x[0])
+
+    moved = np.abs(reached(params, x)[:, 0]).sum(-1)
+    assert (np.tril(moved) > 0).sum() == T * (T + 1) / 2
+    assert not np.triu(moved, 1).any()
 
 
 MEMORY = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
+PADDED = Sequences(normal(N, 3, 4), jnp.array([3, 2]))
+
+
+def test_multi_head_attention_obeys_the_layer_laws():
+    layer = MultiHeadAttention(4, 2, dropout=0.5, rotary=True, bias=False, plain=True)
+    check_layer(layer, Context(normal(N, 3, 4), MEMORY, mask(N, 3, 2)), rng=KEY)
+
+
 ATTENDING = {
-    "decoder": (Serial(decoder_block(4, 2, 6, post_norm=True), Own()), Context(normal(N, 3, 4), MEMORY)),
+    "shared heads": (MultiHeadAttention(4, 2, causal=True, shared=2, rotary=True), PADDED),
+    "encoder, pre-norm": (encoder_block(4, 2, 3, causal=True, dropout=0.5), normal(N, 3, 4)),
+    "decoder, post-norm": (
+        Serial(OnValues(LearnedPositions(3)), decoder_block(4, 2, 3, dropout=0.5, post_norm=True), Own()),
+        Context(PADDED, MEMORY),
+    ),
 }
 
 
@@ -102,24 +145,6 @@ def test_attention_within_networks_has_the_gradients_of_autodiff(layer, x):
     model = Serial(layer, Values())
     report = jaxbp.check_gradients(model, jaxbp.HalfSquaredError(), model.init(KEY, x), x, normal(N, 3, 4, seed=4), KEY)
     assert report.ok, report
-
-
-def test_padding_changes_nothing():
-    layer = MultiHeadAttention(4, 2)
-    with jax.enable_x64(True):
-        x, g = normal(N, 3, 4, dtype=float), normal(N, 3, 4, seed=1, dtype=float)
-        params = jax.tree.map(lambda a: a.astype(float), layer.init(KEY, x))
-        lengths = jnp.array([3, 2])
-
-        def run(extra):
-            longer = lambda a: jnp.pad(a, ((0, 0), (0, extra), (0, 0)))  # noqa: E731
-            y, residuals = layer.forward(params, Sequences(longer(x) + (extra > 0) * 0.0, lengths))
-            real = (jnp.arange(3 + extra) < lengths[:, None])[..., None]
-            dx, dparams = jaxbp.sweep(layer, params, residuals, Sequences(jnp.where(real, longer(g), 0)))
-            return jnp.where(real, y.values, 0)[:, :3], dx.values[:, :3], dparams
-
-        for a, b in zip(jax.tree.leaves(run(0)), jax.tree.leaves(run(4)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("layer", [PlainAttention(dropout=0.5), Attention(dropout=0.5, rows=2)], ids=str)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import LayerError
+from jaxbp import LanguageModel, LayerError
 from jaxbp.layers.embedding import Embedding, TiedEmbedding
 from jaxbp.layers.positions import LearnedPositions, SinusoidalPositions, rotate
 from tests.arrays import normal
@@ -19,6 +19,20 @@ def test_an_embedding_worked_by_hand():
     g = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])[..., None]
     np.testing.assert_array_equal(layer.param_gradient(params, residuals, g)["weight"], [[6], [4], [11]])
     assert layer.input_gradient(params, residuals, g) is None
+
+
+LAWFUL = {
+    "embedding": (Embedding(3, 2), TOKENS),
+    "tied": (TiedEmbedding(3, 2), (TOKENS, normal(2, 4, 2))),
+    "learned": (LearnedPositions(4), normal(2, 3, 2)),
+    "sinusoidal": (SinusoidalPositions(), normal(2, 3, 3)),
+    "language model": (LanguageModel(3, 2, jaxbp.encoder_block(2, 1, 2, causal=True)), TOKENS),
+}
+
+
+@pytest.mark.parametrize(("layer", "x"), LAWFUL.values(), ids=LAWFUL)
+def test_what_knows_tokens_and_positions_obeys_the_layer_laws(layer, x):
+    jaxbp.check_layer(layer, x)
 
 
 def test_factors_give_the_gradient_with_the_cross_terms_of_both_uses():
