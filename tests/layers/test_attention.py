@@ -22,6 +22,7 @@ from jaxbp import (
     encoder_block,
 )
 from tests.arrays import normal
+from tests.autodiff import agrees_with_autodiff
 
 KEY = jax.random.key(0)
 N, T, S, D = 2, 5, 3, 2
@@ -73,15 +74,15 @@ def test_both_forms_agree_with_autodiff_of_the_plain_one_under_every_mask(causal
 
 
 LAWFUL = {
-    "pairs": (False, heads(t=3, s=2, h=4, k=2, mask=mask(N, 3, 2), d=1)),
-    "causal keys": (True, heads(t=3, s=3, h=1, k=1, mask=mask(N, 3))),
+    "plain": (PlainAttention(True, 0.5), heads(t=2, s=2, h=1, k=1, mask=mask(N, 2)), KEY),
+    "lean": (Attention(True, 0.5, rows=1), heads(t=2, s=2, h=1, k=1, mask=mask(N, 2)), KEY),
+    "lean, every pair": (Attention(rows=2), heads(t=3, s=2, h=4, k=2, mask=mask(N, 3, 2), d=1), None),
 }
 
 
-@pytest.mark.parametrize("form", [PlainAttention, lambda *options: Attention(*options, rows=2)], ids=["plain", "lean"])
-@pytest.mark.parametrize(("causal", "x"), LAWFUL.values(), ids=LAWFUL)
-def test_both_forms_obey_the_layer_laws(form, causal, x):
-    check_layer(form(causal, 0.5), x, rng=KEY if causal else None)
+@pytest.mark.parametrize(("layer", "x", "rng"), LAWFUL.values(), ids=LAWFUL)
+def test_attention_obeys_the_layer_laws(layer, x, rng):
+    check_layer(layer, x, rng=rng)
 
 
 def test_attention_worked_by_hand():
@@ -142,9 +143,7 @@ ATTENDING = {
 
 @pytest.mark.parametrize(("layer", "x"), ATTENDING.values(), ids=ATTENDING)
 def test_attention_within_networks_has_the_gradients_of_autodiff(layer, x):
-    model = Serial(layer, Values())
-    report = jaxbp.check_gradients(model, jaxbp.HalfSquaredError(), model.init(KEY, x), x, normal(N, 3, 4, seed=4), KEY)
-    assert report.ok, report
+    agrees_with_autodiff(Serial(layer, Values()), x, normal(N, 3, 4, seed=4), KEY)
 
 
 @pytest.mark.parametrize("layer", [PlainAttention(dropout=0.5), Attention(dropout=0.5, rows=2)], ids=str)

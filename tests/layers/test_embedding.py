@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import LanguageModel, LayerError
+from jaxbp import LayerError
 from jaxbp.layers.embedding import Embedding, TiedEmbedding
 from jaxbp.layers.positions import LearnedPositions, SinusoidalPositions, rotate
 from tests.arrays import normal
@@ -26,7 +26,6 @@ LAWFUL = {
     "tied": (TiedEmbedding(3, 2), (TOKENS, normal(2, 4, 2))),
     "learned": (LearnedPositions(4), normal(2, 3, 2)),
     "sinusoidal": (SinusoidalPositions(), normal(2, 3, 3)),
-    "language model": (LanguageModel(3, 2, jaxbp.encoder_block(2, 1, 2, causal=True)), TOKENS),
 }
 
 
