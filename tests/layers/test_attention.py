@@ -26,7 +26,7 @@ from tests.autodiff import agrees_with_autodiff
 
 KEY = jax.random.key(0)
 N, T, S, D = 2, 5, 3, 2
-LENGTHS = jnp.array([2, 3])
+MEMORY = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
 
 
 def heads(t=T, s=T, h=4, k=2, mask=None, d=D):
@@ -106,6 +106,14 @@ def test_a_query_that_may_look_at_nothing_gives_zero_and_no_gradient():
         assert not any(a.any() for a in jax.tree.leaves(d))
 
 
+def test_who_looks_at_a_memory_of_padding_alone_sees_zeros():
+    layer, x = MultiHeadAttention(4, 2), Context(normal(N, 3, 4), MEMORY._replace(lengths=jnp.array([0, 2])))
+    params = layer.init(KEY, x)
+    params["output"]["bias"] += 1.0
+    y, _ = layer.forward(params, x)
+    assert (y[0] == 1).all()
+
+
 def test_a_causal_mask_lets_no_gradient_reach_what_comes_after():
     layer = encoder_block(4, 2, 3, causal=True, rotary=True)
     x = normal(1, T, 4)
@@ -122,7 +130,6 @@ def test_a_causal_mask_lets_no_gradient_reach_what_comes_after():
     assert not np.triu(moved, 1).any()
 
 
-MEMORY = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
 PADDED = Sequences(normal(N, 3, 4), jnp.array([3, 2]))
 
 
@@ -166,6 +173,16 @@ WRONG = {
     "causal": (Attention(True), heads(s=S), "as many queries as keys, got 5 and 3"),
     "mask": (Attention(), heads(mask=jnp.ones((N, S), bool)), r"expected a mask bool\[2, 5\].* got bool\[2, 3\]"),
     "mask of numbers": (Attention(), heads(mask=jnp.ones((N, T))), r"got float32\[2, 5\]"),
+    "mask in a network": (
+        MultiHeadAttention(4, 2),
+        Context(normal(N, 3, 4), MEMORY, mask(N, 3)),
+        r'layer "0.attention", .* expected a mask bool\[2, 2\].* got bool\[2, 3\]',
+    ),
+    "lengths": (
+        MultiHeadAttention(4, 2),
+        Sequences(normal(N, 3, 4), jnp.array([1, 4])),
+        r'layer "0", .* expected lengths from 0 to 3, .* got 4 for sequence 1',
+    ),
     "integers": (Attention(), jax.tree.map(lambda a: a.astype(int), heads()), "floating-point"),
 }
 
@@ -173,8 +190,9 @@ WRONG = {
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("layer", "x", "message"), WRONG.values(), ids=WRONG)
 def test_what_does_not_fit_is_refused(layer, x, message):
+    params = layer.init(KEY, Context(normal(N, 3, 4), MEMORY)) if isinstance(layer, MultiHeadAttention) else ()
     with pytest.raises(LayerError, match=message):
-        jaxbp.Serial(layer).forward(((),), x)
+        jaxbp.Serial(layer).forward((params,), x)
 
 
 def test_heads_that_do_not_divide_are_refused():
