@@ -154,18 +154,25 @@ def constant(*p):
     )
 
 
-def test_a_search_weighs_short_against_long_by_its_penalty():
-    """Worked by hand: [end] has p = 0.4; [0, end] has 0.24, [0, 0, …] less and less."""
+@pytest.mark.parametrize(
+    ("penalty", "best"),
+    [
+        (0.0, [[1, 1], [0, 0], [0, 1]]),
+        (2.8, [[0, 0], [1, 1], [0, 1]]),
+        (3.0, [[0, 0], [0, 1], [1, 1]]),
+    ],
+)
+def test_a_search_weighs_short_against_long_by_its_penalty(penalty, best):
+    """Worked by hand: p of [end] is 0.4, of [0, end] 0.24, of [0, 0] 0.36; two tokens are forgiven (7/6)^α.
+
+    log 0.24 / log 0.4 = 1.557 = (7/6)^2.87, and log 0.36 / log 0.4 = 1.115 = (7/6)^0.71.
+    """
     model, params = constant(0.6, 0.4)
-    run = lambda penalty: beam_search(  # noqa: E731
-        model, params, jnp.zeros((1, 1), int), 2, beams=3, length_penalty=penalty, end=1
-    )
-    plain, kind = run(0.0), run(10.0)
-    assert plain.tokens[0].tolist() == [[1, 1], [0, 0], [0, 1]]
-    np.testing.assert_allclose(jnp.exp(plain.log_probability[0]), [0.4, 0.36, 0.24], rtol=1e-5)
-    # log 0.36 / (7/6)^10 = -0.22 > log 0.24 / (7/6)^10 = -0.31 > log 0.4 / (6/6)^10 = -0.92
-    assert kind.tokens[0].tolist() == [[0, 0], [0, 1], [1, 1]]
-    assert kind.lengths[0].tolist() == [2, 1, 0]
+    found = beam_search(model, params, jnp.zeros((1, 1), int), 2, beams=3, length_penalty=penalty, end=1)
+    assert found.tokens[0].tolist() == best
+    p = {(1, 1): 0.4, (0, 0): 0.36, (0, 1): 0.24}
+    np.testing.assert_allclose(jnp.exp(found.log_probability[0]), [p[tuple(text)] for text in best], rtol=1e-5)
+    assert found.lengths[0].tolist() == [text.index(1) if 1 in text else 2 for text in best]
 
 
 def test_more_beams_than_texts_are_empty():
