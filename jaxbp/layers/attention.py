@@ -156,7 +156,8 @@ class Attention(PlainAttention):
             dq, *parts = self._gradients(q_, k[:, :, :keys], v[:, :, :keys], p, g_, d_[..., 0], rng, first)
             return [total.at[:, :, :keys].add(part) for total, part in zip(sums, parts, strict=True)], dq
 
-        zero = jnp.minimum(jnp.abs(g[0, 0, 0, 0, 0]), 0)  # of g, or XLA would fill zeros at the program's beginning
+        # A zero made of g (NaN or not), or XLA would fill these arrays at the beginning of the program.
+        zero = jnp.minimum(jnp.abs(jnp.nan_to_num(g[0, 0, 0, 0, 0])), 0)
         zeros = [jnp.full(x.shape, zero, wide(x)) for x in (k, v)]
         (dk, dv), dq = self._by_rows(some, zeros, q, k)
         return Heads(joined(dq), *(jnp.swapaxes(d, 1, 2).astype(k.dtype) for d in (dk, dv)))

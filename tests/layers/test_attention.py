@@ -166,6 +166,15 @@ def test_dropout_of_weights_is_drawn_again_on_the_way_back(layer):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *both(x))
 
 
+def test_a_delta_that_is_no_number_stays_with_its_example():
+    layer, x = Attention(rows=2), heads()
+    y, residuals = layer.forward((), x)
+    d = layer.input_gradient((), residuals, jnp.full_like(y, 1.0).at[0].set(jnp.nan))
+    for gradient in d[:3]:
+        assert np.isnan(gradient[0]).all()
+        assert np.isfinite(gradient[1]).all()
+
+
 WRONG = {
     "no heads": (Attention(), normal(N, T, D), r"expected Heads\(query, key, value, mask\), got float32"),
     "rank": (Attention(), Heads(*[normal(N, T, D)] * 3), r"expected query \[n, t, h, d\]"),
