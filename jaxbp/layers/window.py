@@ -48,11 +48,6 @@ class Grids:
         return tuple((low, s * (q - 1) + r - low - h) for low, s, q, r, h in spans)
 
     @property
-    def overlap(self) -> bool:
-        """Whether neighbouring windows share positions."""
-        return any(s < r for s, r in zip(self.stride, self.reach, strict=True))
-
-    @property
     def padded(self) -> bool:
         """Whether a window reaches beyond the large grid."""
         return any(edge > 0 for pair in self.padding for edge in pair)
