@@ -1,0 +1,197 @@
+"""A translator: subwords, an encoder–decoder transformer with one embedding for both languages, and its training.
+
+    source  s[0] … s[m-1] <end>                     target  <begin> t[0] … t[k-1]  →  t[0] … t[k-1] <end>
+
+Sentences of about the same length make a batch, and are filled up to one of a few lengths: one program is compiled for
+each. A batch has as many sentences as make about the same number of subwords.
+
+Source: Vaswani et al., arXiv 1706.03762; pre-norm as in Xiong et al., arXiv 2002.04745.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int32
+from tokenizers import Tokenizer
+
+import jaxbp
+from experiments.averaging import average_of, averaged
+from experiments.subwords import BEGIN, END, PADDING, encode
+from experiments.text_data import Pairs
+from jaxbp.initializers import Normal
+from jaxbp.layers.language_model import EncoderDecoder
+from jaxbp.layers.positions import SinusoidalPositions
+from jaxbp.layers.sublayer import Own, Sublayer
+from jaxbp.losses.linear_cross_entropy import LinearCrossEntropy
+from jaxbp.transformer import decoder_block, encoder_block
+
+LENGTHS = (12, 16, 20, 24, 28, 36, 64)  # subwords to which sentences are filled up; longer ones are not trained on
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a translator.
+
+    vocabulary: subwords.
+    features: numbers a subword.
+    heads: of each attention.
+    hidden: units of each network on the positions.
+    blocks: of the encoder, and of the decoder.
+    dropout: everywhere.
+    """
+
+    vocabulary: int = 6000
+    features: int = 256
+    heads: int = 4
+    hidden: int = 512
+    blocks: int = 3
+    dropout: float = 0.2
+
+    def model(self) -> EncoderDecoder:
+        """Begins with embeddings that are normalised, so that they are as large as what blocks add."""
+        start = Sublayer(jaxbp.OnValues(SinusoidalPositions()), dropout=self.dropout)
+        sizes = (self.features, self.heads, self.hidden)
+        end = jaxbp.OnValues(jaxbp.LayerNorm())
+        return EncoderDecoder(
+            self.vocabulary,
+            self.features,
+            jaxbp.Serial(start, *[encoder_block(*sizes, dropout=self.dropout)] * self.blocks, end),
+            jaxbp.Serial(start, *[decoder_block(*sizes, dropout=self.dropout)] * self.blocks, Own(), end),
+            whole=False,
+            initializer=Normal(self.features**-0.5),
+        )
+
+
+class Batch(NamedTuple):
+    """source and target, `Sequences` of subwords [n, length], and what follows each subword of the target."""
+
+    source: jaxbp.Sequences
+    target: jaxbp.Sequences
+    labels: Int32[np.ndarray, "n length"]
+
+
+def batches(
+    pairs: list[tuple[list[int], list[int]]], subwords: int, rng: np.random.Generator | None = None
+) -> Iterator[Batch]:
+    """All pairs that are no longer than the longest of `LENGTHS`, in random order if there is an `rng`.
+
+    Sentences of length 0, which count for nothing, fill up the last batch of each length.
+    """
+    longest = np.array([max(len(german), len(english)) + 1 for german, english in pairs])
+    order = np.arange(len(pairs)) if rng is None else rng.permutation(len(pairs))
+    parts = []
+    for below, length in zip((0, *LENGTHS), LENGTHS, strict=False):
+        chosen = order[(below < longest[order]) & (longest[order] <= length)]
+        size = max(1, subwords // length)
+        parts += [(length, size, chosen[i : i + size]) for i in range(0, len(chosen), size)]
+    for i in np.arange(len(parts)) if rng is None else rng.permutation(len(parts)):
+        length, size, chosen = parts[i]
+        yield batch([pairs[j] for j in chosen], length, size)
+
+
+def batch(pairs: list[tuple[list[int], list[int]]], length: int, size: int) -> Batch:
+    """So many rows; those without a pair are empty."""
+    source = filled([[*german, END] for german, _ in pairs], length, size)
+    target = filled([[BEGIN, *english] for _, english in pairs], length, size)
+    return Batch(source, target, filled([[*english, END] for _, english in pairs], length, size).values)
+
+
+def filled(rows: list[list[int]], length: int, size: int) -> jaxbp.Sequences:
+    """Rows [size, length] with padding behind them."""
+    values, lengths = np.full((size, length), PADDING, np.int32), np.zeros(size, np.int32)
+    for i, row in enumerate(rows):
+        values[i, : len(row)], lengths[i] = row, len(row)
+    return jaxbp.Sequences(values, lengths)
+
+
+def encoded(tokenizer: Tokenizer, pairs: Pairs) -> list[tuple[list[int], list[int]]]:
+    """The pairs as subwords."""
+    return list(zip(encode(tokenizer, pairs.german), encode(tokenizer, pairs.english), strict=True))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a translator is trained: Adam, whose learning rate rises for `warm_up` steps and falls as 1 / √step.
+
+    epochs: how often each pair is seen, at most.
+    minutes: after which no other epoch begins.
+    subwords: of a batch, in either language.
+    peak, warm_up: the highest learning rate, and after how many steps.
+    averaging: the decay of the weights' moving average, which is what translates.
+    smoothing: the share of the target that goes to all words alike.
+    """
+
+    epochs: int = 30
+    minutes: float = 90.0
+    subwords: int = 2500
+    peak: float = 1.5e-3
+    warm_up: int = 400
+    averaging: float = 0.998
+    smoothing: float = 0.1
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """With gradients no longer than 1."""
+
+        def rate(step):
+            return self.peak * jnp.minimum((step + 1) / self.warm_up, jnp.sqrt(self.warm_up / (step + 1)))
+
+        adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, 0.9, 0.98, eps=1e-9))
+        return averaged(adam, self.averaging)
+
+
+def train(
+    model: EncoderDecoder,
+    recipe: Recipe,
+    training: list[tuple[list[int], list[int]]],
+    validation: list[tuple[list[int], list[int]]],
+    *,
+    seed: int,
+    on_epoch: Callable[[jaxbp.layer.Params, dict[str, list[float]]], None],
+) -> None:
+    """Calls `on_epoch` with the averaged weights and the numbers so far after every epoch: they are usable at once."""
+    started = time.perf_counter()
+    loss = LinearCrossEntropy(recipe.smoothing, ignored_label=PADDING)
+    rng, history, state = np.random.default_rng(seed), {}, None
+    optimizer = recipe.optimizer()
+    step = jaxbp.make_train_step(model, loss, optimizer)
+    for _ in range(recipe.epochs):
+        losses, counts = [], []
+        for source, target, labels in batches(training, recipe.subwords, rng):
+            if state is None:
+                key = jax.random.key(seed, impl="rbg")  # on a CPU the faster generator
+                state = jaxbp.TrainState.create(model, optimizer, (source, target), key)
+            state, metrics = step(state, (source, target), labels)
+            losses.append(float(metrics["loss"]))
+            counts.append(np.count_nonzero(labels))
+        average = average_of(model, state)
+        numbers = {
+            "loss": float(np.average(losses, weights=counts)),
+            "validation_loss": mean_loss(model, average, validation, recipe.subwords),
+            "seconds": time.perf_counter() - started,
+        }
+        for name, value in numbers.items():
+            history.setdefault(name, []).append(value)
+        on_epoch(average, history)
+        if numbers["seconds"] > 60 * recipe.minutes:
+            return
+
+
+def mean_loss(model: EncoderDecoder, params: jaxbp.layer.Params, pairs: list, subwords: int) -> float:
+    """The cross-entropy in nats a subword, without smoothing and dropout."""
+    parts = [(loss_of(model, params, batch), np.count_nonzero(batch.labels)) for batch in batches(pairs, subwords)]
+    losses, counts = zip(*parts, strict=True)
+    return float(np.average(np.array(losses, float), weights=counts))
+
+
+@partial(jax.jit, static_argnums=0)
+def loss_of(model: EncoderDecoder, params: jaxbp.layer.Params, batch: Batch) -> Float[Array, ""]:
+    """A batch's mean."""
+    outputs, _ = model.forward(params, (batch.source, batch.target))
+    return LinearCrossEntropy(ignored_label=PADDING).forward(outputs, batch.labels)[0]
