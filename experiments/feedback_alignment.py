@@ -22,7 +22,6 @@ from experiments.data import load_mnist
 from experiments.feedback_figures import angles, errors
 from experiments.feedback_training import Examples, Method, error, train
 from experiments.output import command_line, save_figure, save_results
-from jaxbp.credit import BatchSigns, DirectFeedback, FeedbackAlignment, FixedSigns, UniformSigns
 from jaxbp.feedback import DeltaRule
 
 
@@ -30,11 +29,11 @@ class Rule(enum.Enum):
     """The rules by the names they have on the command line and in the literature."""
 
     backprop = None
-    fa = FeedbackAlignment()
-    dfa = DirectFeedback()
-    usf = UniformSigns()
-    frsf = FixedSigns()
-    brsf = BatchSigns()
+    fa = jaxbp.FeedbackAlignment()
+    dfa = jaxbp.DirectFeedback()
+    usf = jaxbp.UniformSigns()
+    frsf = jaxbp.FixedSigns()
+    brsf = jaxbp.BatchSigns()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm.auto import tqdm
 
 import jaxbp
-from jaxbp.feedback import alignment_angles, feedback_value_and_grad, init_feedback
 
 Examples = tuple[Float[Array, "n 28 28 1"], Float[Array, "n 10"]]  # images, and labels one-hot
 
@@ -96,7 +95,7 @@ def begin(method: Method, key: PRNGKeyArray, x):
     """The state ((params, learned), optimizer's), and the fixed feedback, which is as large as weights drawn for x."""
     key, feedback_key = jax.random.split(key)
     params = method.model.init(key, x)
-    fixed, learned = init_feedback(method.model, dict(method.rules), feedback_key, params, x)
+    fixed, learned = jaxbp.init_feedback(method.model, dict(method.rules), feedback_key, params, x)
     trained = jax.tree.map(jnp.zeros_like, params) if method.from_zero else params, learned
     return (trained, method.optimizer.init(trained)), fixed
 
@@ -106,7 +105,7 @@ def update(method: Method, state, fixed, data: Examples, indices: Int[Array, " b
     """One step on the examples at `indices`."""
     trained, optimizer_state = state
     x, targets = jax.tree.map(lambda array: array[indices], data)
-    gradient_of = feedback_value_and_grad(method.model, method.loss, dict(method.rules))
+    gradient_of = jaxbp.feedback_value_and_grad(method.model, method.loss, dict(method.rules))
     _, gradient = gradient_of(trained, fixed, x, targets, rng)
     updates, optimizer_state = method.optimizer.update(gradient, optimizer_state, trained)
     return optax.apply_updates(trained, updates), optimizer_state
@@ -115,7 +114,7 @@ def update(method: Method, state, fixed, data: Examples, indices: Int[Array, " b
 @partial(jax.jit, static_argnums=0)
 def update_angles(method: Method, trained, fixed, data: Examples, rng: PRNGKeyArray) -> Mapping[str, Float[Array, ""]]:
     """Degrees by path, of the layers with weights."""
-    angles = alignment_angles(method.model, method.loss, dict(method.rules))(trained, fixed, *data, rng)
+    angles = jaxbp.alignment_angles(method.model, method.loss, dict(method.rules))(trained, fixed, *data, rng)
     return {path: angle.update for path, angle in angles.items() if angle.update is not None}
 
 

@@ -65,7 +65,11 @@ class Layer:
     """A frozen dataclass of hyperparameters with pure functions over pytrees; it holds no arrays.
 
     A layer without parameters needs `forward` and `input_gradient` only. Shapes below: n examples come first.
+
+    position_wise: whether, in evaluation, y[n, t] depends on x[n, t] alone, so that text can be generated with it.
     """
+
+    position_wise = False
 
     @property
     def mixes_examples(self) -> bool:

@@ -43,6 +43,8 @@ from jaxbp.layer import Layer, LayerError, describe, require_floating
 class Sigmoid(Layer):
     """The logistic function, onto (0, 1)."""
 
+    position_wise = True
+
     def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
         y = jax.nn.sigmoid(x)
@@ -55,6 +57,8 @@ class Sigmoid(Layer):
 @dataclass(frozen=True)
 class Tanh(Layer):
     """The hyperbolic tangent, onto (-1, 1)."""
+
+    position_wise = True
 
     def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
@@ -69,6 +73,8 @@ class Tanh(Layer):
 class Relu(Layer):
     """The positive part."""
 
+    position_wise = True
+
     def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
         y = jax.nn.relu(x)
@@ -81,6 +87,8 @@ class Relu(Layer):
 @dataclass(frozen=True)
 class LeakyRelu(Layer):
     """The identity above zero, a line of slope `slope` > 0 below."""
+
+    position_wise = True
 
     slope: float = 0.01
 
@@ -101,6 +109,8 @@ class LeakyRelu(Layer):
 class Elu(Layer):
     """The identity above zero, an exponential down to -`alpha` < 0 below."""
 
+    position_wise = True
+
     alpha: float = 1.0
 
     def __post_init__(self):
@@ -120,6 +130,8 @@ class Elu(Layer):
 class Softplus(Layer):
     """A smooth relu, onto (0, ∞)."""
 
+    position_wise = True
+
     def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
         y = jax.nn.softplus(x)
@@ -132,6 +144,8 @@ class Softplus(Layer):
 @dataclass(frozen=True)
 class Silu(Layer):
     """x σ(x), also called swish."""
+
+    position_wise = True
 
     def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
@@ -151,6 +165,8 @@ class Gelu(Layer):
         approximate: take u = √(2/π) (x + 0.044715 x³) instead of the error function. By the chain rule
             d/dx (1 + tanh u) / 2 = (1 - tanh² u) / 2 · u'(x) then stands for φ(x).
     """
+
+    position_wise = True
 
     approximate: bool = False
 

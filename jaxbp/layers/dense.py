@@ -32,6 +32,8 @@ class Dense(Layer):
         initializer: draws the weight: LeCun(), Glorot(), He(), or a function (key, shape, dtype).
     """
 
+    position_wise = True
+
     outputs: int
     bias: bool = True
     initializer: Initializer = LeCun()

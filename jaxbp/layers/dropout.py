@@ -27,6 +27,8 @@ class Dropout(Layer):
         rate: the probability r of zero, 0 ≤ r < 1.
     """
 
+    position_wise = True
+
     rate: float
 
     def __post_init__(self):

@@ -45,6 +45,8 @@ class Embedding(Layer):
         initializer: draws the weight [vocabulary, features].
     """
 
+    position_wise = True
+
     vocabulary: int
     features: int
     initializer: Initializer = Normal()
@@ -86,6 +88,8 @@ class TiedEmbedding(Layer):
         whole: give the logits; else `Projection(hidden, weight)`, for `LinearCrossEntropy` to multiply out in parts.
         initializer: draws the weight [vocabulary, features].
     """
+
+    position_wise = True
 
     vocabulary: int
     features: int

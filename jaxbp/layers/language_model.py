@@ -24,8 +24,7 @@ from jaxtyping import PyTree
 from jaxbp.initializers import Initializer, Normal
 from jaxbp.layer import Layer, LayerError, describe, located
 from jaxbp.layers.embedding import TiedEmbedding
-from jaxbp.layers.multi_head import Context
-from jaxbp.layers.sequences import Sequences, values_of, with_values
+from jaxbp.layers.sequences import Context, Sequences, values_of, with_values
 from jaxbp.reverse import Composite, part
 
 

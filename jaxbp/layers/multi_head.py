@@ -12,7 +12,6 @@ Source: Vaswani et al., arXiv 1706.03762, section 3.2.2.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +22,8 @@ from jaxbp.layer import Layer, LayerError, describe, located, require_floating, 
 from jaxbp.layers.attention import Attention, Heads, PlainAttention
 from jaxbp.layers.dense import Dense
 from jaxbp.layers.positions import rotate
-from jaxbp.layers.sequences import Sequences, in_time, values_of, with_values
+from jaxbp.layers.sequences import Context, Sequences, in_time, values_of, with_values
 from jaxbp.reverse import Composite, part
-
-
-class Context(NamedTuple):
-    """x [n, t, f], a memory [n, s, m] for it to look at (None: x itself), and who may look at whom.
-
-    x and memory are arrays or `Sequences`, whose padding nobody looks at. mask: bool [n, s], [n, t, s] or [n, h, t, s],
-    True where x may look at the memory; None: everywhere.
-    """
-
-    x: Any
-    memory: Any = None
-    mask: Any = None
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ class _Normalization(Layer):
 class LayerNorm(_Normalization):
     """Normalises the last axis of [n, ..., c]."""
 
+    position_wise = True
+
     epsilon: float = 1e-5
 
     def __post_init__(self):
@@ -143,6 +145,8 @@ class InstanceNorm(_Normalization):
 @dataclass(frozen=True)
 class RMSNorm(_Normalization):
     """Divides the last axis of [n, ..., c] by its root mean square, and scales it."""
+
+    position_wise = True
 
     epsilon: float = 1e-5
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxbp.initializers import Initializer, Normal
-from jaxbp.layer import Layer, LayerError, describe, require_floating, require_positive
+from jaxbp.layer import ArrayLike, Layer, LayerError, describe, require_floating, require_positive
 
 BASE = 10_000.0
 
@@ -98,7 +98,7 @@ def turns(positions: np.ndarray, pairs: int, base: float) -> np.ndarray:
     return np.asarray(positions)[:, None] * base ** (-np.arange(pairs) / pairs)
 
 
-def require_sequence(layer: Layer, x: Array) -> None:
+def require_sequence(layer: Layer, x: ArrayLike) -> None:
     """Refuses what is not [n, t, features]."""
     require_floating(layer, x)
     if len(x.shape) != 3:

@@ -21,6 +21,8 @@ from jaxbp.layer import Layer, LayerError, describe, is_floating, require_floati
 class Identity(Layer):
     """Passes its input on; integers too."""
 
+    position_wise = True
+
     def forward(self, params, x, rng=None):
         return x, ()
 

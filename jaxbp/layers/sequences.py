@@ -10,7 +10,7 @@ forward order. A layer takes the first of them and appends the one it ends with 
 model as `ended` are the `states` of the next chunk.
 
 Layers that know nothing of time act on the values: `OnValues(LayerNorm())` keeps lengths and states beside them, and
-behind `Values()` there are values alone, as a loss expects them.
+behind `Values()` there are values alone, as a loss expects them. A `Context` carries a memory along in the same way.
 """
 
 from dataclasses import dataclass
@@ -38,13 +38,28 @@ class Sequences(NamedTuple):
     ended: tuple[State, ...] = ()
 
 
+class Context(NamedTuple):
+    """x [n, t, f], a memory [n, s, m] for it to look at (None: x itself), and who may look at whom.
+
+    x and memory are arrays or `Sequences`, whose padding nobody looks at. mask: bool [n, s], [n, t, s] or [n, h, t, s],
+    True where x may look at the memory; None: everywhere.
+    """
+
+    x: Any
+    memory: Any = None
+    mask: Any = None
+
+
 def values_of(x: PyTree) -> Any:
-    """The array alone."""
+    """The array alone, of a `Context` that of its x."""
+    x = x.x if isinstance(x, Context) else x
     return x.values if isinstance(x, Sequences) else x
 
 
 def with_values(x: PyTree, values: Any) -> PyTree:
-    """The same sequences with other values."""
+    """The same around other values."""
+    if isinstance(x, Context):
+        return x._replace(x=with_values(x.x, values))
     return x._replace(values=values) if isinstance(x, Sequences) else values
 
 
@@ -87,7 +102,7 @@ def _require_lengths(layer, lengths, n, times):
 
 @dataclass(frozen=True)
 class OnValues(Composite):
-    """Applies a layer to the values of `Sequences` (or to a plain array); lengths and states stay beside them."""
+    """Applies a layer to the values of `Sequences` or to the x of a `Context`; what is beside them stays there."""
 
     body: Layer
 
@@ -121,9 +136,13 @@ class OnValues(Composite):
 class Values(Layer):
     """The values of `Sequences` without their lengths, for a loss or a layer that takes an array."""
 
+    position_wise = True
+
     def forward(self, params, x, rng=None):
         if isinstance(x, Sequences) and x.states is not None:
             raise LayerError(self, "the states would be lost; apply the layers behind with OnValues")
+        if isinstance(x, Context):
+            raise LayerError(self, "the memory would be lost; take Own() first")
         return values_of(x), x.lengths if isinstance(x, Sequences) else None
 
     def input_gradient(self, params, lengths, g):

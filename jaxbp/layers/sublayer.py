@@ -21,9 +21,8 @@ from jaxtyping import PyTree
 
 from jaxbp.layer import Layer, LayerError, describe, located
 from jaxbp.layers.dropout import Dropout
-from jaxbp.layers.multi_head import Context
 from jaxbp.layers.normalization import LayerNorm
-from jaxbp.layers.sequences import Sequences, values_of, with_values
+from jaxbp.layers.sequences import Context, Sequences, values_of, with_values
 from jaxbp.reverse import Composite, part
 
 
@@ -57,7 +56,7 @@ class Sublayer(Composite):
     def init(self, key, x):
         keys = jax.random.split(key)
         with located("norm"):
-            norm = self.norm.init(keys[0], array_of(x))
+            norm = self.norm.init(keys[0], values_of(x))
         with located("body"):
             return {"norm": norm, "body": self.body.init(keys[1], self._seen(x)), "dropout": ()}
 
@@ -73,11 +72,11 @@ class Sublayer(Composite):
                 y, residuals[name] = children[name].forward(part(params, name), value, key)
             return y
 
-        here = array_of(x)
+        here = values_of(x)
         inner = here if self.post_norm else run("norm", here)
-        y = values_of(run("body", self._seen(with_array(x, inner)), keys[0]))
+        y = values_of(run("body", self._seen(with_values(x, inner)), keys[0]))
         y = here + run("dropout", y, keys[1])
-        return with_array(x, run("norm", y) if self.post_norm else y), residuals
+        return with_values(x, run("norm", y) if self.post_norm else y), residuals
 
     def reverse(self, walk, params, feedback, residuals, g):
         collected = {}
@@ -86,12 +85,12 @@ class Sublayer(Composite):
             dx, collected[name] = walk(name, part(params, name), part(feedback, name), part(residuals, name), g)
             return dx
 
-        around = back("norm", array_of(g)) if self.post_norm else array_of(g)
+        around = back("norm", values_of(g)) if self.post_norm else values_of(g)
         inner = back("dropout", around)
         dx = back("body", with_values(own(residuals["aside"]), inner))
-        through = array_of(dx) if isinstance(dx, Context) else values_of(dx)
+        through = values_of(dx)
         through = through if self.post_norm else back("norm", through)
-        y = with_array(g, around + through)
+        y = with_values(g, around + through)
         if self.looks:
             y = y._replace(memory=jax.tree.map(jnp.add, g.memory, dx.memory))
         return y, {name: collected[name] for name in self.children}
@@ -105,13 +104,15 @@ class Sublayer(Composite):
 class Own(Layer):
     """x of a `Context`, without its memory: the end of a decoder."""
 
+    position_wise = True
+
     def forward(self, params, x, rng=None):
         if not isinstance(x, Context):
             raise LayerError(self, f"expected a Context(x, memory), got {describe(x)}")
         return x.x, jax.tree.map(lambda a: a[:0], x.memory)
 
     def input_gradient(self, params, no_memory, g):
-        n = array_of(g).shape[0]
+        n = values_of(g).shape[0]
         zeros = jnp.zeros((n, *values_of(no_memory).shape[1:]), values_of(no_memory).dtype)
         return Context(g, Sequences(zeros) if isinstance(no_memory, Sequences) else zeros)
 
@@ -120,13 +121,3 @@ def own(x: PyTree) -> PyTree:
     """x itself, an array or Sequences, without a memory; as a gradient, lengths are None."""
     x = x.x if isinstance(x, Context) else x
     return Sequences(x.values) if isinstance(x, Sequences) else x
-
-
-def array_of(x: PyTree) -> Any:
-    """The array within Context and Sequences."""
-    return values_of(x.x if isinstance(x, Context) else x)
-
-
-def with_array(x: PyTree, array: Any) -> PyTree:
-    """The same around another array."""
-    return x._replace(x=with_values(x.x, array)) if isinstance(x, Context) else with_values(x, array)

@@ -2,6 +2,7 @@
 
 from jaxbp.losses.classification import BinaryCrossEntropy, SoftmaxCrossEntropy
 from jaxbp.losses.ctc import CTC, Transcripts
+from jaxbp.losses.linear_cross_entropy import LinearCrossEntropy
 from jaxbp.losses.loss import Loss
 from jaxbp.losses.regression import HalfSquaredError, Huber, MeanSquaredError
 
@@ -10,6 +11,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "HalfSquaredError",
     "Huber",
+    "LinearCrossEntropy",
     "Loss",
     "MeanSquaredError",
     "SoftmaxCrossEntropy",

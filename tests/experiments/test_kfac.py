@@ -9,23 +9,16 @@ import pytest
 
 import jaxbp
 from experiments import kfac
-from experiments.kfac import (
-    AUTOENCODER,
-    CLASSIFIER,
-    Curve,
-    Options,
-    Task,
-    batches,
-    draw_reconstructions,
-    main,
-    steps_to,
-)
+from experiments.kfac import AUTOENCODER, CLASSIFIER, Options, main
+from experiments.kfac_figures import draw_reconstructions
+from experiments.kfac_race import Curve, Race, batches, run, steps_to
+from experiments.kfac_tasks import Task, layers
 
 
 def small(task, *sizes):
     """The same task with fewer units and two trials for each optimizer."""
     grids = {name: settings[:2] for name, settings in task.grids.items()}
-    return replace(task, model=kfac.layers(*sizes), grids=grids, batch_size=40)
+    return replace(task, model=layers(*sizes), grids=grids, batch_size=40)
 
 
 class Small(enum.Enum):
@@ -104,8 +97,8 @@ def test_a_run_that_diverges_ends_with_an_infinite_loss(tiny_mnist):
     images = np.random.default_rng(0).random((40, 28, 28, 1), np.float32)
     parts = dict.fromkeys(("data", "training", "validation"), (images, np.zeros(40, np.int32)))
     task: Task = small(AUTOENCODER, 784)
-    race = kfac.Race(task, "SGD", {"learning_rate": 1e38, "momentum": 0.9}, 8, parts["data"], 0)
-    curve = kfac.run(race, parts)
+    race = Race(task, "SGD", {"learning_rate": 1e38, "momentum": 0.9}, 8, parts["data"], 0)
+    curve = run(race, parts)
     assert curve.training[-1] == float("inf")
     assert len(curve.steps) < 8
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import LayerError, Sequences, Serial, Values
+from jaxbp import Context, LayerError, MultiHeadAttention, Sequences, Serial, Values
 from jaxbp.layers.attention import Attention, Heads, PlainAttention
-from jaxbp.layers.multi_head import Context, MultiHeadAttention
 from jaxbp.layers.sublayer import Own
 from jaxbp.transformer import decoder_block
 from tests.arrays import normal

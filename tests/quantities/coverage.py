@@ -26,6 +26,17 @@ MARKS = "<!-- coverage: written by python -m tests.quantities.coverage -->\n", "
 LOSS, N, KEY = jaxbp.BinaryCrossEntropy(), 3, jax.random.key(0)
 FA, DFA = {"1": jaxbp.FeedbackAlignment()}, {"0": jaxbp.DirectFeedback()}
 
+
+class Signs(Layer):
+    """Tokens to look up: whether a number is above zero. No gradient comes back."""
+
+    def forward(self, params, x, rng=None):
+        return (x > 0).astype(int), x
+
+    def input_gradient(self, params, x, g):
+        return jnp.zeros_like(x)
+
+
 ROWS: dict[str, tuple[Layer, tuple[int, ...]]] = {  # the layer, and the shape of one example
     "`Dense`": (Dense(2), (3,)),
     "`Dense` along a sequence": (Serial(jaxbp.Tanh(), Dense(2, bias=False)), (3, 2)),
@@ -52,6 +63,13 @@ ROWS: dict[str, tuple[Layer, tuple[int, ...]]] = {  # the layer, and the shape o
         jaxbp.Residual(Dense(3), Serial(jaxbp.Parallel(jaxbp.Tanh(), Dense(3, bias=False)), jaxbp.Sum())),
         (3,),
     ),
+    "`MultiHeadAttention`, `Sublayer`": (
+        jaxbp.Sublayer(jaxbp.MultiHeadAttention(2, 1, causal=True), norm=jaxbp.Identity()),
+        (2, 2),
+    ),
+    "`LearnedPositions`": (jaxbp.LearnedPositions(3), (2, 2)),
+    "`Embedding`": (Serial(Signs(), jaxbp.Embedding(2, 2)), (2,)),
+    "`LanguageModel`, `TiedEmbedding`": (Serial(Signs(), jaxbp.LanguageModel(2, 2, Dense(2))), (2,)),
     "`Repeat`": (jaxbp.Repeat(Serial(Dense(2), jaxbp.Tanh()), 2), (2,)),
     "`Recompute`": (jaxbp.Recompute(Serial(Dense(2), jaxbp.Tanh())), (2,)),
 }
@@ -240,7 +258,7 @@ def difference(ours, true, params):
         ours = jnp.concatenate([a.reshape(N, -1) for a in arrays], 1)
     else:
         ours = jnp.concatenate([a.ravel() for a in arrays]).reshape(true.shape)
-    return np.max(np.abs(ours - true)) / np.max(np.abs(true))
+    return np.max(np.abs(ours - true)) / (np.max(np.abs(true)) or 1.0)
 
 
 def in_readme():
