@@ -62,7 +62,7 @@ def load_multi30k() -> tuple[Pairs, Pairs, Pairs]:
 
 
 def load_sst2() -> tuple[Labelled, Labelled, Labelled]:
-    """The Stanford Sentiment Treebank's whole sentences, liked or not: 6,920 to train on, 872 to validate, 1,821 to test.
+    """The Stanford Sentiment Treebank's whole sentences: 6,920 to train on, 872 to validate on, 1,821 to test on.
 
     Raises DataError where a file is truncated or altered, or can't be downloaded.
     """

@@ -9,8 +9,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import jax
-
 from experiments.files import write_atomically
 from experiments.output import command_line
 from experiments.subwords import learn_subwords
