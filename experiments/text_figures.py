@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from experiments.figures import BLUE, COUNTS, GREY, INK, ORANGE, SIGNED
 
@@ -103,14 +104,14 @@ def words_heat(
 
 
 def attention_maps(
-    maps: Sequence[Float[np.ndarray, "heads t s"]], source: Sequence[str], target: Sequence[str], title: str
+    maps: Sequence[Float[np.ndarray, "heads t s"]], source: Sequence[str], target: Sequence[str]
 ) -> Figure:
     """Which source subword (column) each written subword (row) looks at: a picture a head, a row of them a block."""
     blocks, heads = len(maps), len(maps[0])
     cell = 0.2
     size = (heads * (cell * len(source) + 0.25) + 1.2, blocks * (cell * len(target) + 0.3) + 1.4)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, color=INK)
+    figure.suptitle("What each written subword (row) looks at in the German sentence", color=INK)
     grid = figure.subplots(blocks, heads, squeeze=False, sharex=True, sharey=True)
     for b, h in np.ndindex(blocks, heads):
         axes = grid[b, h]
@@ -120,4 +121,23 @@ def attention_maps(
         axes.set_yticks(range(len(target)), target, fontsize=7)
         axes.tick_params(length=0)
         axes.spines[:].set_color(GREY)
+    return figure
+
+
+def translation_curves(history: Mapping[str, Sequence[float]]) -> Figure:
+    """The losses by epoch; the training's is that with dropout and smoothed labels."""
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for name, label, color in (
+        ("loss", "training, with dropout and smoothed labels", BLUE),
+        ("validation_loss", "validation, averaged weights", ORANGE),
+    ):
+        axes.plot(range(1, len(history[name]) + 1), history[name], color=color, marker=".", label=label)
+    axes.set(xlabel="epoch", ylabel="nats a subword")
+    minutes = history["seconds"][-1] / 60
+    axes.set_title(f"{len(history['loss'])} epochs in {minutes:.0f} minutes", color=INK, fontsize=10)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+    axes.grid(color=GREY, alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     return figure

@@ -10,8 +10,9 @@ Source: Vaswani et al., arXiv 1706.03762; pre-norm as in Xiong et al., arXiv 200
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -23,15 +24,12 @@ from tokenizers import Tokenizer
 
 import jaxbp
 from experiments.averaging import average_of, averaged
-from experiments.subwords import BEGIN, END, PADDING, encode
+from experiments.data import DataError
+from experiments.subwords import BEGIN, END, PADDING, UNKNOWN, encode
 from experiments.text_data import Pairs
-from jaxbp.initializers import Normal
-from jaxbp.layers.language_model import EncoderDecoder
-from jaxbp.layers.positions import SinusoidalPositions
-from jaxbp.layers.sublayer import Own, Sublayer
-from jaxbp.losses.linear_cross_entropy import LinearCrossEntropy
-from jaxbp.transformer import decoder_block, encoder_block
+from experiments.weights import ADVICE, load_config, load_weights, save_weights
 
+SUBWORDS = "subwords.json"  # the file
 LENGTHS = (12, 16, 20, 24, 28, 36, 64)  # subwords to which sentences are filled up; longer ones are not trained on
 
 
@@ -54,18 +52,18 @@ class Size:
     blocks: int = 3
     dropout: float = 0.2
 
-    def model(self) -> EncoderDecoder:
+    def model(self) -> jaxbp.EncoderDecoder:
         """Begins with embeddings that are normalised, so that they are as large as what blocks add."""
-        start = Sublayer(jaxbp.OnValues(SinusoidalPositions()), dropout=self.dropout)
+        start = jaxbp.Sublayer(jaxbp.OnValues(jaxbp.SinusoidalPositions()), dropout=self.dropout)
         sizes = (self.features, self.heads, self.hidden)
         end = jaxbp.OnValues(jaxbp.LayerNorm())
-        return EncoderDecoder(
+        return jaxbp.EncoderDecoder(
             self.vocabulary,
             self.features,
-            jaxbp.Serial(start, *[encoder_block(*sizes, dropout=self.dropout)] * self.blocks, end),
-            jaxbp.Serial(start, *[decoder_block(*sizes, dropout=self.dropout)] * self.blocks, Own(), end),
+            jaxbp.Serial(start, *[jaxbp.encoder_block(*sizes, dropout=self.dropout)] * self.blocks, end),
+            jaxbp.Serial(start, *[jaxbp.decoder_block(*sizes, dropout=self.dropout)] * self.blocks, jaxbp.Own(), end),
             whole=False,
-            initializer=Normal(self.features**-0.5),
+            initializer=jaxbp.Normal(self.features**-0.5),
         )
 
 
@@ -147,7 +145,7 @@ class Recipe:
 
 
 def train(
-    model: EncoderDecoder,
+    model: jaxbp.EncoderDecoder,
     recipe: Recipe,
     training: list[tuple[list[int], list[int]]],
     validation: list[tuple[list[int], list[int]]],
@@ -157,7 +155,7 @@ def train(
 ) -> None:
     """Calls `on_epoch` with the averaged weights and the numbers so far after every epoch: they are usable at once."""
     started = time.perf_counter()
-    loss = LinearCrossEntropy(recipe.smoothing, ignored_label=PADDING)
+    loss = jaxbp.LinearCrossEntropy(recipe.smoothing, ignored_label=PADDING)
     rng, history, state = np.random.default_rng(seed), {}, None
     optimizer = recipe.optimizer()
     step = jaxbp.make_train_step(model, loss, optimizer)
@@ -183,7 +181,7 @@ def train(
             return
 
 
-def mean_loss(model: EncoderDecoder, params: jaxbp.layer.Params, pairs: list, subwords: int) -> float:
+def mean_loss(model: jaxbp.EncoderDecoder, params: jaxbp.layer.Params, pairs: list, subwords: int) -> float:
     """The cross-entropy in nats a subword, without smoothing and dropout."""
     parts = [(loss_of(model, params, batch), np.count_nonzero(batch.labels)) for batch in batches(pairs, subwords)]
     losses, counts = zip(*parts, strict=True)
@@ -191,7 +189,96 @@ def mean_loss(model: EncoderDecoder, params: jaxbp.layer.Params, pairs: list, su
 
 
 @partial(jax.jit, static_argnums=0)
-def loss_of(model: EncoderDecoder, params: jaxbp.layer.Params, batch: Batch) -> Float[Array, ""]:
+def loss_of(model: jaxbp.EncoderDecoder, params: jaxbp.layer.Params, batch: Batch) -> Float[Array, ""]:
     """A batch's mean."""
     outputs, _ = model.forward(params, (batch.source, batch.target))
-    return LinearCrossEntropy(ignored_label=PADDING).forward(outputs, batch.labels)[0]
+    return jaxbp.LinearCrossEntropy(ignored_label=PADDING).forward(outputs, batch.labels)[0]
+
+
+@dataclass(frozen=True)
+class Translator:
+    """A trained network with its subwords: German sentences in, English ones out."""
+
+    size: Size
+    params: jaxbp.layer.Params
+    tokenizer: Tokenizer
+
+    def __call__(self, sentences: list[str], beams: int = 5, length_penalty: float = 1.0) -> list[str]:
+        """The best translations that the search finds; with one beam the greedy ones.
+
+        Raises DataError where a sentence is empty, too long, or has no word in letters that the network knows.
+        """
+        rows = [self.readable(sentence) for sentence in sentences]
+        model, found, room = self.size.model(), [""] * len(rows), 100 if len(rows) > 1 else 1
+        lengths = np.array([next(length for length in LENGTHS if len(row) < length) for row in rows])
+        for length in np.unique(lengths):
+            here = np.flatnonzero(lengths == length)
+            for i in range(0, len(here), room):
+                chosen = here[i : i + room]
+                source = filled([[*rows[j], END] for j in chosen], int(length), room)
+                begin = np.full((room, 1), BEGIN, np.int32)
+                # A translation is hardly longer than half as long again.
+                search = {"source": source, "beams": beams, "length_penalty": length_penalty, "end": END}
+                best = jaxbp.beam_search(model, self.params, begin, 10 + 3 * int(length) // 2, **search)
+                tokens, counts = np.asarray(best.tokens[:, 0]), np.asarray(best.lengths[:, 0])
+                for j, row, count in zip(chosen, tokens, counts, strict=False):
+                    found[j] = self.tokenizer.decode(row[:count].tolist())
+        return found
+
+    def readable(self, sentence: str) -> list[int]:
+        """The sentence's subwords."""
+        (row,) = encode(self.tokenizer, [sentence])
+        if not row:
+            raise DataError("There is nothing to translate: the text is empty.")
+        known = [self.tokenizer.id_to_token(i) for i in row if i != UNKNOWN]
+        if not any(character.isalnum() for token in known for character in token):
+            raise DataError(f"“{sentence}” has no word that the network can read: it knows German, in Latin letters.")
+        if len(row) >= LENGTHS[-1]:
+            problem = f"“{sentence[:40]}…” has {len(row)} subwords"
+            raise DataError(f"{problem}: the network reads up to {LENGTHS[-1] - 1}; give it sentence by sentence.")
+        return row
+
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        return sum(p.size for p in jax.tree.leaves(self.params))
+
+
+def save_translator(folder: Path, translator: Translator) -> None:
+    """Weights, configuration and subwords; see `experiments.weights`."""
+    subwords = translator.tokenizer.to_str().encode()
+    save_weights(folder, translator.params, {"translator": asdict(translator.size)}, {SUBWORDS: subwords})
+
+
+def load_translator(folder: Path) -> Translator:
+    """What `save_translator` wrote; DataError, in one sentence, where that is damaged or something else."""
+    config = load_config(folder)
+    try:
+        size = Size(**config["translator"])
+        tokenizer = Tokenizer.from_file(str(folder / SUBWORDS))
+    except Exception:  # `tokenizers` raises no other
+        raise DataError(f"The weights in {folder} are no translator's: {ADVICE}.") from None
+    x = filled([[END]], LENGTHS[0], 1)
+    like = jax.eval_shape(lambda: size.model().init(jax.random.key(0), (x, x)))
+    return Translator(size, load_weights(folder, like, config), tokenizer)
+
+
+def attention(translator: Translator, german: str, english: str) -> tuple[list[np.ndarray], list[str], list[str]]:
+    """What the decoder looks at while it writes: of each block [heads, written, read], and what is read and written."""
+    source, target = encode(translator.tokenizer, [german, english])
+    length = max(len(source), len(target)) + 1
+    x = batch([(source, target)], length, 1)
+    model = plainly(translator.size.model())
+    _, residuals = jax.jit(model.forward)(translator.params, (x.source, x.target))
+    kept = jaxbp.leaves(model, residuals)
+    maps = [kept[f"decoder.{block}.1.body.attention"][0] for block in range(1, 1 + translator.size.blocks)]
+    read, written = ([translator.tokenizer.id_to_token(i) for i in (*row, END)] for row in (source, target))
+    return [np.asarray(p)[0].reshape(-1, length, length)[:, : len(written), : len(read)] for p in maps], read, written
+
+
+def plainly(layer: jaxbp.Layer) -> jaxbp.Layer:
+    """The same model with attention that keeps its weights."""
+    if isinstance(layer, jaxbp.PlainAttention):
+        return jaxbp.PlainAttention(layer.causal, layer.dropout)
+    if isinstance(layer, jaxbp.Composite):
+        return layer.rebuild({name: plainly(child) for name, child in layer.children.items()})
+    return layer
