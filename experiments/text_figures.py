@@ -141,3 +141,21 @@ def translation_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
+
+
+def accuracies(rows: Mapping[str, Sequence[float]]) -> Figure:
+    """A row a classifier, a dot a run, a line at the mean."""
+    figure = Figure(figsize=(7.5, 1.2 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, each) in enumerate(reversed(rows.items())):
+        color = ORANGE if "+" in name else BLUE if len(each) > 1 else "#4a5568"
+        mean = 100 * float(np.mean(each))
+        axes.plot([mean, mean], [place - 0.3, place + 0.3], color=color, linewidth=2.4)
+        axes.plot([100 * value for value in each], [place] * len(each), "o", color=color, alpha=0.5, markersize=5)
+        axes.annotate(f"{mean:.1f}", (mean, place + 0.32), color=color, ha="center", va="bottom", fontsize=8)
+    axes.set_yticks(range(len(rows)), list(rows)[::-1])
+    axes.set(xlabel="test sentences that are classified rightly (%)", ylim=(-0.6, len(rows) - 0.2))
+    axes.grid(axis="x", color=GREY, alpha=0.3)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return figure
