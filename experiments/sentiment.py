@@ -1,4 +1,4 @@
-"""Did the reviewer like the film? Sentences of the Stanford Sentiment Treebank, by three networks and by counting words.
+"""Did the reviewer like the film? Sentences of the Stanford Sentiment Treebank, by three networks and by counts.
 
 Whole sentences alone are learned from, not their labelled parts, and word vectors begin at random. Each network is
 trained from several seeds; all choices are made on the validation sentences, and the test sentences are used once.
