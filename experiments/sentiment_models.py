@@ -110,12 +110,12 @@ class Recipe:
     words_left_out: the share of words that training makes unknown.
     """
 
-    epochs: int = 12
+    epochs: int = 6
     batch: int = 64
     rate: float = 2e-3
     weight_decay: float = 0.01
     averaging: float = 0.99
-    words_left_out: float = 0.1
+    words_left_out: float = 0.3
 
 
 def leave_out(share: float, key, x: jaxbp.Sequences) -> jaxbp.Sequences:
