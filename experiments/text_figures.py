@@ -33,7 +33,7 @@ def coloured(
         color = "white" if dark else GREY if piece == "\n" else INK
         axes.text(column, row + 0.43, shown, family="monospace", fontsize=10, color=color, va="center")
         column += len(shown)
-        if piece == "\n":
+        if piece.endswith("\n"):
             column, row = 0, row + 1
     return row + 1
 

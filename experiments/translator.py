@@ -217,7 +217,7 @@ class Translator:
             for i in range(0, len(here), room):
                 chosen = here[i : i + room]
                 source = filled([[*rows[j], END] for j in chosen], int(length), room)
-                begin = np.full((room, 1), BEGIN, np.int32)
+                begin = jnp.full((room, 1), BEGIN)
                 # A translation is hardly longer than half as long again.
                 search = {"source": source, "beams": beams, "length_penalty": length_penalty, "end": END}
                 best = jaxbp.beam_search(model, self.params, begin, 10 + 3 * int(length) // 2, **search)

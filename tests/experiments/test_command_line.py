@@ -1,14 +1,38 @@
 import pytest
 import tyro
 
-from experiments import digits, gradient_noise, kfac, memory, mnist, private_sgd, spoken_digits, worked_example
+from experiments import (
+    digits,
+    gradient_noise,
+    kfac,
+    language_model,
+    memory,
+    mnist,
+    private_sgd,
+    sentiment,
+    spoken_digits,
+    translation,
+    worked_example,
+)
 from experiments.data import DataError
 from experiments.output import command_line
 
 
 @pytest.mark.parametrize(
     "module",
-    [digits, gradient_noise, kfac, memory, mnist, private_sgd, spoken_digits, worked_example],
+    [
+        digits,
+        gradient_noise,
+        kfac,
+        language_model,
+        memory,
+        mnist,
+        private_sgd,
+        sentiment,
+        spoken_digits,
+        translation,
+        worked_example,
+    ],
     ids=lambda module: module.__name__,
 )
 def test_every_experiment_explains_its_options(module, capsys):
