@@ -141,7 +141,7 @@ def heat(model, params, words: Vocabulary, sentences: list[str], labels: list[in
     """The sentences on coloured ground."""
     x = words(sentences)
     values, odds = np.asarray(by_word(model, params, x)), np.asarray(log_odds(model, params, x))
-    split = [sentence.split()[:length] for sentence, length in zip(sentences, x.lengths, strict=True)]
+    split = [sentence.split() for sentence in sentences]
     names = "dislike", "praise"
     captions = [f"{1 / (1 + np.exp(-z)):.0%} sure of praise" for z in odds]
     if labels is not None:
@@ -170,7 +170,7 @@ def classify(options: Options) -> dict:
     praise = float(1 / (1 + np.exp(-log_odds(model, params, x)[0])))
     values = np.asarray(by_word(model, params, x))[0]
     print(f"{'Praise' if praise > 0.5 else 'Dislike'}: {max(praise, 1 - praise):.0%} sure.")
-    said = {word: float(value) for word, value in zip(sentence.split(), values, strict=False)}
+    said = {word: float(value) for word, value in zip(sentence.split(), values[: x.lengths[0]], strict=True)}
     print("  ".join(f"{word} {value:+.2f}" for word, value in said.items()))
     path = save_figure(folder, "classified", heat(model, params, words, [sentence]))
     print(f"What its words say is drawn in {path}")

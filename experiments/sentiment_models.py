@@ -36,7 +36,7 @@ from experiments.data import DataError
 from experiments.text_data import Labelled
 
 PADDING, UNKNOWN = 0, 1
-LONGEST = 64  # words; what comes behind is not read
+LONGEST = 64  # words; the longest sentence of the data set has 56
 LOSS = jaxbp.SoftmaxCrossEntropy()
 
 
@@ -83,9 +83,13 @@ class Vocabulary:
         return len(self.words) + 2
 
     def __call__(self, sentences: list[str]) -> jaxbp.Sequences:
-        """Numbers [n, LONGEST]."""
+        """Numbers [n, LONGEST]; DataError where a sentence is longer."""
         places = {word: i for i, word in enumerate(self.words, 2)}
-        rows = [[places.get(word, UNKNOWN) for word in sentence.split()[:LONGEST]] for sentence in sentences]
+        rows = [[places.get(word, UNKNOWN) for word in sentence.split()] for sentence in sentences]
+        if (most := max(map(len, rows))) > LONGEST:
+            raise DataError(
+                f"A text of {most} words is too long for networks that read up to {LONGEST}: give sentences."
+            )
         values = np.array([row + [PADDING] * (LONGEST - len(row)) for row in rows], np.int32)
         return jaxbp.Sequences(values, np.array([len(row) for row in rows], np.int32))
 

@@ -57,7 +57,12 @@ def test_a_sentence_of_yours_is_classified_by_the_saved_network(trained, capsys)
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"), [("  ", "the text is empty"), ("прекрасный фильм", "no word that the network knows")]
+    ("text", "problem"),
+    [
+        ("  ", "the text is empty"),
+        ("прекрасный фильм", "no word that the network knows"),
+        ("fine " * 65, "65 words is too long"),
+    ],
 )
 def test_what_cannot_be_classified_is_refused_in_one_sentence(trained, text, problem):
     with pytest.raises(DataError, match=problem):
@@ -80,7 +85,7 @@ def test_a_word_counts_as_its_vector_times_the_gradient_that_jax_finds(name):
     model = models(9, features=4, hidden=3)[name]
     x = Vocabulary(("a", "fine", "dull", "film"))(["a fine film", "dull"])
     x = jax.tree.map(lambda a: a[:, :5] if a.ndim == 2 else a, x)
-    params = model.init(jax.random.key(0), x)
+    params = jax.jit(model.init)(jax.random.key(0), x)
     head, tail = (dataclasses.replace(model, layers=part) for part in (model.layers[:1], model.layers[1:]))
     vectors = head.forward(params[:1], x)[0]
 
@@ -88,7 +93,7 @@ def test_a_word_counts_as_its_vector_times_the_gradient_that_jax_finds(name):
         logits = tail.forward(params[1:], vectors._replace(values=values))[0]
         return jnp.sum(logits[:, 1] - logits[:, 0])
 
-    expected = jnp.sum(jax.grad(odds)(vectors.values) * vectors.values, -1)
+    expected = jnp.sum(jax.jit(jax.grad(odds))(vectors.values) * vectors.values, -1)
     np.testing.assert_allclose(by_word(model, params, x), expected, atol=1e-6)
     assert np.abs(expected).max() > 1e-6
     longer = x._replace(values=jnp.pad(x.values, ((0, 0), (0, 2))))
