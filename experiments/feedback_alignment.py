@@ -115,7 +115,7 @@ LENET = Preset(
     loss=jaxbp.SoftmaxCrossEntropy(),
     optimizer=lambda rate, steps: optax.adam(optax.cosine_decay_schedule(rate, steps)),
     learning_rates=dict.fromkeys(Rule, 2e-3),
-    epochs=6,
+    epochs=15,
     batch_size=128,
     published={Rule.backprop: 0.91, Rule.brsf: 0.91, Rule.fa: 1.70, Rule.dfa: 1.61},
 )

@@ -28,6 +28,7 @@ from experiments.data import DataError
 from experiments.subwords import BEGIN, END, PADDING, UNKNOWN, encode
 from experiments.text_data import Pairs
 from experiments.weights import ADVICE, load_config, load_weights, save_weights
+from jaxbp.reverse import map_layers
 
 SUBWORDS = "subwords.json"  # the file
 LENGTHS = (12, 16, 20, 24, 28, 36, 64)  # subwords to which sentences are filled up; longer ones are not trained on
@@ -276,10 +277,10 @@ def attention(translator: Translator, german: str, english: str) -> tuple[list[n
     return [np.asarray(p)[0].reshape(-1, length, length)[:, : len(written), : len(read)] for p in maps], read, written
 
 
-def plainly(layer: jaxbp.Layer) -> jaxbp.Layer:
+def plainly(model: jaxbp.Layer) -> jaxbp.Layer:
     """The same model with attention that keeps its weights."""
-    if isinstance(layer, jaxbp.PlainAttention):
-        return jaxbp.PlainAttention(layer.causal, layer.dropout)
-    if isinstance(layer, jaxbp.Composite):
-        return layer.rebuild({name: plainly(child) for name, child in layer.children.items()})
-    return layer
+
+    def plain(path: str, layer: jaxbp.Layer) -> jaxbp.Layer:
+        return jaxbp.PlainAttention(layer.causal, layer.dropout) if isinstance(layer, jaxbp.Attention) else layer
+
+    return map_layers(model, plain)

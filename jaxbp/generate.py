@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jaxbp.layer import Layer, Params, describe, located
 from jaxbp.layers.embedding import Embedding, TiedEmbedding, require_tokens
+from jaxbp.layers.language_model import EncoderDecoder
 from jaxbp.layers.sequences import values_of
 from jaxbp.reverse import layers
 from jaxbp.stepwise import choose_rows, go_on, stepwise
@@ -127,6 +128,8 @@ def _require(model, prompt, source, length):
         raise ValueError(f"expected a positive length, how many tokens to give, not {length}")
     if not hasattr(prompt, "shape") or len(prompt.shape) != 2 or prompt.shape[1] < 1:
         raise ValueError(f"expected a prompt [examples, tokens] of at least one token, got {describe(prompt)}")
+    if isinstance(model, EncoderDecoder) and source is None:
+        raise ValueError("an EncoderDecoder needs a source to read: give source=tokens [examples, positions]")
     for path, layer in layers(model):
         if isinstance(layer, Embedding | TiedEmbedding):
             with located(path):

@@ -3,6 +3,9 @@
     encoder    self-attention, then a network on each position
     decoder    causal self-attention, attention on a memory, then a network on each position
 
+Positions are told apart by `rotary`, or by a layer in front: LearnedPositions(length) for arrays, OnValues around it
+for `Sequences` and `Context`. A decoder ends with Own(), which leaves the memory behind.
+
 Source: Vaswani et al., arXiv 1706.03762, section 3.
 """
 

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -84,11 +85,11 @@ def test_bit_by_bit_the_logits_are_those_of_the_whole_text(model):
     with jax.enable_x64(True):
         x, params = of(model, TOKENS, source)
         params = jax.tree.map(lambda p: p.astype(float), params)
-        true, found, kept = whole(model).forward(params, x)[0], [], {}
-        stepped = stepwise(model, 7)
-        for start, stop in itertools.pairwise((0, 3, 4, 5, 7)):
+        true, found, kept = jax.jit(lambda *a: whole(model).forward(*a)[0])(params, x), [], {}
+        step = jax.jit(functools.partial(go_on, stepwise(model, 7)))
+        for start, stop in itertools.pairwise((0, 4, 5, 6, 7)):
             bit = TOKENS[:, start:stop]
-            y, kept = go_on(stepped, params, kept, bit if source is None else (source, bit))
+            y, kept = step(params, kept, bit if source is None else (source, bit))
             found.append(y)
         np.testing.assert_allclose(jnp.concatenate(found, 1), true, rtol=1e-12, atol=1e-12)
 
@@ -128,15 +129,13 @@ def test_with_beams_enough_the_search_finds_the_best_texts_that_there_are(model,
         assert [int(k) for k in found.lengths[n, :3]] == [sum(word != END for word in text) for text in best]
 
 
-@pytest.mark.parametrize("model", [MODELS["rotary, shared, post-norm"], TRANSLATOR], ids=["text", "translator"])
-def test_one_beam_is_greedy_and_greedy_takes_the_likeliest_again_and_again(model):
-    source = SOURCE if model is TRANSLATOR else None
-    _, params = of(model, TOKENS, source, seed=3)
-    greedy = generate(model, params, TOKENS[:, :1], 6, source=source, end=END)
-    beam = beam_search(model, params, TOKENS[:, :1], 6, source=source, beams=1, length_penalty=0.7, end=END)
+def test_one_beam_is_greedy_and_greedy_takes_the_likeliest_again_and_again():
+    model, (_, params) = TRANSLATOR, of(TRANSLATOR, TOKENS, SOURCE, seed=3)
+    greedy = generate(model, params, TOKENS[:, :1], 6, source=SOURCE, end=END)
+    beam = beam_search(model, params, TOKENS[:, :1], 6, source=SOURCE, beams=1, length_penalty=0.7, end=END)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[:, 0], rtol=1e-5), greedy, beam)
     tokens = jnp.concatenate([TOKENS[:, :1], greedy.tokens], 1)
-    each = log_p(model, params, tokens[:, :-1], source)
+    each = jax.jit(functools.partial(log_p, model))(params, tokens[:, :-1], SOURCE)
     for n in range(2):
         length, total = int(greedy.lengths[n]), 0.0
         for t in range(min(length + 1, 6)):  # the end is taken too
@@ -155,18 +154,25 @@ def constant(*p):
     )
 
 
-def test_a_search_weighs_short_against_long_by_its_penalty():
-    """Worked by hand: [end] has p = 0.4; [0, end] has 0.24, [0, 0, …] less and less."""
+@pytest.mark.parametrize(
+    ("penalty", "best"),
+    [
+        (0.0, [[1, 1], [0, 0], [0, 1]]),
+        (2.8, [[0, 0], [1, 1], [0, 1]]),
+        (3.0, [[0, 0], [0, 1], [1, 1]]),
+    ],
+)
+def test_a_search_weighs_short_against_long_by_its_penalty(penalty, best):
+    """Worked by hand: p of [end] is 0.4, of [0, end] 0.24, of [0, 0] 0.36; two tokens are forgiven (7/6)^α.
+
+    log 0.24 / log 0.4 = 1.557 = (7/6)^2.87, and log 0.36 / log 0.4 = 1.115 = (7/6)^0.71.
+    """
     model, params = constant(0.6, 0.4)
-    run = lambda penalty: beam_search(  # noqa: E731
-        model, params, jnp.zeros((1, 1), int), 2, beams=3, length_penalty=penalty, end=1
-    )
-    plain, kind = run(0.0), run(10.0)
-    assert plain.tokens[0].tolist() == [[1, 1], [0, 0], [0, 1]]
-    np.testing.assert_allclose(jnp.exp(plain.log_probability[0]), [0.4, 0.36, 0.24], rtol=1e-5)
-    # log 0.36 / (7/6)^10 = -0.22 > log 0.24 / (7/6)^10 = -0.31 > log 0.4 / (6/6)^10 = -0.92
-    assert kind.tokens[0].tolist() == [[0, 0], [0, 1], [1, 1]]
-    assert kind.lengths[0].tolist() == [2, 1, 0]
+    found = beam_search(model, params, jnp.zeros((1, 1), int), 2, beams=3, length_penalty=penalty, end=1)
+    assert found.tokens[0].tolist() == best
+    p = {(1, 1): 0.4, (0, 0): 0.36, (0, 1): 0.24}
+    np.testing.assert_allclose(jnp.exp(found.log_probability[0]), [p[tuple(text)] for text in best], rtol=1e-5)
+    assert found.lengths[0].tolist() == [text.index(1) if 1 in text else 2 for text in best]
 
 
 def test_more_beams_than_texts_are_empty():
@@ -238,6 +244,7 @@ WRONG = {
     "top k": (wrong(TOKENS, 1, top_k=0), "top_k >= 1"),
     "top p": (wrong(TOKENS, 1, top_p=0.0), "0 < top_p <= 1"),
     "beams": (wrong(TOKENS, 1, run=beam_search, beams=0), "at least one beam, not 0"),
+    "no source": (lambda: generate(TRANSLATOR, None, TOKENS, 1), "an EncoderDecoder needs a source to read"),
     "looks ahead": (wrong(TOKENS, 1, model=LOOKS_AHEAD), r'"body.0.0.body", MultiHeadAttention.*causal=True'),
     "no way": (wrong(TOKENS, 1, model=AVERAGES), r'layer "1", Softmax.* position by position'),
 }

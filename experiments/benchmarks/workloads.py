@@ -8,6 +8,7 @@ import jaxbp
 from experiments.benchmarks.ctc import CTCGradient
 from experiments.benchmarks.recurrent import RECURRENT, RecurrentGradients
 from experiments.benchmarks.tasks import LayerGradients, TrainingStep
+from experiments.benchmarks.text import TEXT, AttentionGradients, EmbeddingGradient, WordGradients
 
 
 def mlp(*widths: int, dropout: float = 0.0) -> jaxbp.Serial:
@@ -59,7 +60,17 @@ def torch_lenet():
 SGD, ADAM = optax.sgd(1e-3), optax.adam(1e-3)
 WIDTHS = (800, 800, 10)
 
-WORKLOADS: dict[str, TrainingStep | LayerGradients | CTCGradient | RecurrentGradients] = {
+Work = (
+    TrainingStep
+    | LayerGradients
+    | CTCGradient
+    | RecurrentGradients
+    | AttentionGradients
+    | WordGradients
+    | EmbeddingGradient
+)
+
+WORKLOADS: dict[str, Work] = {
     work.name: work
     for work in [
         TrainingStep("mlp-sgd", mlp(*WIDTHS), SGD, (128, 784), torch_mlp(784, *WIDTHS)),
@@ -83,6 +94,7 @@ WORKLOADS: dict[str, TrainingStep | LayerGradients | CTCGradient | RecurrentGrad
         LayerGradients("transposed conv 4x4, stride 2", jaxbp.ConvTranspose(16, (4, 4), stride=2), (32, 14, 14, 32)),
         CTCGradient("ctc, value and gradient"),
         *RECURRENT,
+        *TEXT,
         LayerGradients("transposed conv 3x3", jaxbp.ConvTranspose(32, (3, 3)), (32, 16, 16, 32)),
         LayerGradients("batch norm in evaluation", jaxbp.BatchNorm(), (32, 32, 32, 32), with_forward=True),
         LayerGradients("layer norm", jaxbp.LayerNorm(), (32, 128, 256), with_forward=True),

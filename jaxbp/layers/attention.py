@@ -38,7 +38,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from jaxbp.layer import Layer, LayerError, contract, describe, require_floating
 
-WEIGHTS_AT_ONCE = 2**20  # so many numbers of p exist at a time
+WEIGHTS_AT_ONCE = 2**19  # so many numbers of p exist at a time
 STRIPES = 4  # of a causal mask; each sees the keys up to its own end
 
 
@@ -79,7 +79,9 @@ class PlainAttention(Layer):
 
     def input_gradient(self, params, residuals, g: Float[Array, "n t h d"]) -> Heads:
         p, q, k, v, _, rng = residuals
-        dq, dk, dv = self._gradients(q, k, v, p, parted(g, k.shape[1]), None, rng, 0)
+        g = parted(g, k.shape[1])
+        d = jnp.sum(p * self._dropped(self._dp(g, v), rng, 0), -1)
+        dq, dk, dv = self._gradients(q, k, v, p, g, d, rng, 0)
         return Heads(joined(dq), *(jnp.swapaxes(d, 1, 2).astype(k.dtype) for d in (dk, dv)))
 
     def _logits(self, q, k, mask, first):
@@ -92,12 +94,15 @@ class PlainAttention(Layer):
             z = jnp.where(s <= t + first, z, -jnp.inf)
         return z
 
-    def _gradients(self, q, k, v, p, g, y, rng, first):
-        """∂J/∂q, and these queries' part of ∂J/∂k and ∂J/∂v, wide; y None: D from p."""
+    def _dp(self, g, v):
+        """∂J/∂p of weights that none was dropped of."""
+        return contract("nkgtd,nksd->nkgts", g, v, dtype=wide(g))
+
+    def _gradients(self, q, k, v, p, g, d, rng, first):
+        """∂J/∂q, and these queries' part of ∂J/∂k and ∂J/∂v, wide."""
         dropped = self._dropped(p, rng, first).astype(g.dtype)
         dv = contract("nkgts,nkgtd->nksd", dropped, g, dtype=wide(g))
-        dp = self._dropped(contract("nkgtd,nksd->nkgts", g, v, dtype=p.dtype), rng, first)
-        d = jnp.sum(p * dp, -1) if y is None else jnp.sum(wide_(g) * wide_(y), -1)
+        dp = self._dropped(self._dp(g, v), rng, first)
         dz = (p * (dp - d[..., None]) / sqrt(q.shape[-1])).astype(q.dtype)
         return (
             contract("nkgts,nksd->nkgtd", dz, k, dtype=q.dtype),
@@ -120,7 +125,7 @@ class Attention(PlainAttention):
     Args:
         causal: query t looks at the keys s ≤ t alone.
         dropout: the rate at which weights are set to zero, in training.
-        rows: how many queries are taken at a time; None: so many that about a million weights exist at once.
+        rows: how many queries are taken at a time; None: so many that about half a million weights exist at once.
     """
 
     rows: int | None = None
@@ -136,20 +141,24 @@ class Attention(PlainAttention):
             return None, (contract("nkgts,nksd->nkgtd", p, v[:, :, :keys], dtype=v.dtype), log_sum)
 
         _, (y, log_sum) = self._by_rows(some, None, q, k)
-        return joined(y), (q, k, v, mask, y, log_sum, rng)
+        y = joined(y)
+        return y, (q, k, v, mask, y, log_sum, rng)
 
     def input_gradient(self, params, residuals, g: Float[Array, "n t h d"]) -> Heads:
         q, k, v, mask, y, log_sum, rng = residuals
+        d = parted(jnp.sum(g.astype(wide(g)) * y, -1, keepdims=True), k.shape[1])
         g = parted(g, k.shape[1])
 
         def some(sums, first, count, keys):
-            rows = [at(x, first, count) for x in (q, g, y)]
-            z = self._logits(rows[0], k[:, :, :keys], seen(mask, first, count, keys), first)
-            p = jnp.exp(z - at(log_sum[..., None], first, count))
-            dq, *parts = self._gradients(rows[0], k[:, :, :keys], v[:, :, :keys], p, *rows[1:], rng, first)
+            q_, g_, d_, log_sum_ = (at(x, first, count) for x in (q, g, d, log_sum[..., None]))
+            z = self._logits(q_, k[:, :, :keys], seen(mask, first, count, keys), first)
+            p = jnp.exp(z - log_sum_)
+            dq, *parts = self._gradients(q_, k[:, :, :keys], v[:, :, :keys], p, g_, d_[..., 0], rng, first)
             return [total.at[:, :, :keys].add(part) for total, part in zip(sums, parts, strict=True)], dq
 
-        zeros = [jnp.zeros(x.shape, wide(x)) for x in (k, v)]
+        # A zero made of g (NaN or not), or XLA would fill these arrays at the beginning of the program.
+        zero = jnp.minimum(jnp.abs(jnp.nan_to_num(g[0, 0, 0, 0, 0])), 0)
+        zeros = [jnp.full(x.shape, zero, wide(x)) for x in (k, v)]
         (dk, dv), dq = self._by_rows(some, zeros, q, k)
         return Heads(joined(dq), *(jnp.swapaxes(d, 1, 2).astype(k.dtype) for d in (dk, dv)))
 
@@ -161,7 +170,8 @@ class Attention(PlainAttention):
         edges, found = [t * i // stripes for i in range(stripes + 1)], []
         for start, stop in pairwise(edges):
             keys = min(stop, s) if self.causal else s
-            carry, rows = scan_rows(some, carry, start, stop, min(count, stop - start), keys)
+            # In two turns or more: of a loop that turns once XLA would keep p for the way back.
+            carry, rows = scan_rows(some, carry, start, stop, min(count, -(-(stop - start) // 2)), keys)
             found.append(rows)
         return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts, 3), *found)
 
@@ -226,11 +236,6 @@ def joined(x: Float[Array, "n k g t d"]) -> Float[Array, "n t h d"]:
 def wide(x: Array) -> Any:
     """The dtype to add up in."""
     return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def wide_(x: Array) -> Array:
-    """x in the dtype to add up in."""
-    return x.astype(wide(x))
 
 
 def require_heads(layer: Layer, x: Heads) -> None:

@@ -35,8 +35,8 @@ class _Tied(Composite):
         """h [n, t, f] from the embedded tokens; `call(name, x) -> y` runs a child."""
         raise NotImplementedError
 
-    def run_back(self, back, like: PyTree, dh: Any) -> PyTree:
-        """∂J/∂embedded from ∂J/∂h; `back(name, g) -> ∂J/∂x` goes through a child."""
+    def run_back(self, back, g: PyTree) -> PyTree:
+        """∂J/∂embedded from that of what `run` gave; `back(name, g) -> ∂J/∂x` goes through a child."""
         raise NotImplementedError
 
     def rebuild(self, children):
@@ -55,21 +55,22 @@ class _Tied(Composite):
         tokens = jax.tree.map(values_of, x, is_leaf=is_sequences)
         last = jax.tree.leaves(tokens)[-1]  # of an encoder–decoder, the target
         (embedded, _) = call("embedding", (tokens, jnp.zeros((*last.shape, self.features))))
-        h = values_of(self.run(call, jax.tree.map(with_values, x, embedded, is_leaf=is_sequences)))
-        (_, z) = call("embedding", (tokens, h))
-        return z, residuals | {"like": jax.tree.map(lambda a: a[:0], x), "none": jax.tree.map(jnp.zeros_like, embedded)}
+        h = self.run(call, jax.tree.map(with_values, x, embedded, is_leaf=is_sequences))
+        (_, z) = call("embedding", (tokens, values_of(h)))
+        kinds = jax.tree.map(lambda a: a[:0], {"input": x, "hidden": h})
+        return z, residuals | kinds | {"none": jax.tree.map(jnp.zeros_like, embedded)}
 
     def reverse(self, walk, params, feedback, residuals, g):
-        collected, like = {}, residuals["like"]
+        collected = {}
 
         def back(name, g):
             dx, collected[name] = walk(name, part(params, name), part(feedback, name), part(residuals, name), g)
             return dx
 
         _, dh = back("embedding", (residuals["none"], g))
-        d = self.run_back(back, like, dh)
+        d = self.run_back(back, with_values_like(residuals["hidden"], dh))
         back("embedding", (jax.tree.map(values_of, d, is_leaf=is_sequences), g))
-        return jax.tree.map(lambda _: None, like), {name: collected[name] for name in self.children}
+        return jax.tree.map(lambda _: None, residuals["input"]), {name: collected[name] for name in self.children}
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class LanguageModel(_Tied):
     def run(self, call, embedded):
         return call("body", embedded)
 
-    def run_back(self, back, like, dh):
-        return back("body", with_values_like(like, dh))
+    def run_back(self, back, g):
+        return back("body", g)
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,8 @@ class EncoderDecoder(_Tied):
         source, target = embedded
         return call("decoder", Context(target, call("encoder", source)))
 
-    def run_back(self, back, like, dh):
-        d = back("decoder", with_values_like(like[1], dh))
+    def run_back(self, back, g):
+        d = back("decoder", g)
         return back("encoder", d.memory), d.x
 
 

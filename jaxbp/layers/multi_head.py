@@ -22,7 +22,7 @@ from jaxbp.layer import Layer, LayerError, describe, located, require_floating, 
 from jaxbp.layers.attention import Attention, Heads, PlainAttention
 from jaxbp.layers.dense import Dense
 from jaxbp.layers.positions import rotate
-from jaxbp.layers.sequences import Context, Sequences, in_time, values_of, with_values
+from jaxbp.layers.sequences import Context, Sequences, in_time, require_lengths, values_of, with_values
 from jaxbp.reverse import Composite, part
 
 
@@ -152,10 +152,13 @@ class MultiHeadAttention(Composite):
         """x and the memory."""
         x, memory, _ = x if isinstance(x, Context) else Context(x)
         memory = x if memory is None else memory
-        for array in (values_of(x), values_of(memory)):
+        for sequences in (x, memory):
+            array = values_of(sequences)
             require_floating(self, array)
             if len(array.shape) != 3:
                 raise LayerError(self, f"expected [examples, positions, features], got {describe(array)}")
+            if isinstance(sequences, Sequences) and sequences.lengths is not None:
+                require_lengths(self, sequences.lengths, *array.shape[:2])
         return x, memory
 
 
@@ -164,4 +167,8 @@ def visible(memory: PyTree, mask: Array | None) -> Array | None:
     if not isinstance(memory, Sequences) or memory.lengths is None:
         return mask
     real = in_time(memory.values, memory.lengths)
-    return real if mask is None else mask & jnp.expand_dims(real, range(1, mask.ndim - 1))
+    if mask is None:
+        return real
+    if mask.ndim not in (2, 3, 4) or (mask.shape[0], mask.shape[-1]) != real.shape:
+        return mask  # which the attention will refuse
+    return mask & jnp.expand_dims(real, range(1, mask.ndim - 1))

@@ -81,14 +81,15 @@ def require_sequences(layer: Layer, x: PyTree) -> None:
     if x.lengths is None and x.states is None:
         raise LayerError(layer, "Sequences without lengths and states are an array: give the values alone")
     if x.lengths is not None:
-        _require_lengths(layer, x.lengths, *values.shape[:2])
+        require_lengths(layer, x.lengths, *values.shape[:2])
     if x.states is not None and not (isinstance(x.states, tuple) and x.states):
         left = "none is left" if isinstance(x.states, tuple) else f"got {describe(x.states)}"
         problem = f"expected a tuple with one state for each recurrent layer, {left}"
         raise LayerError(layer, f"{problem}; jaxbp.initial_states(model, examples) gives zeros")
 
 
-def _require_lengths(layer, lengths, n, times):
+def require_lengths(layer: Layer, lengths: Any, n: int, times: int) -> None:
+    """Refuses what are no lengths of n sequences; values are looked at outside jit only."""
     if not hasattr(lengths, "dtype") or not jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.shape != (n,):
         raise LayerError(layer, f"expected one integer length for each of {n} sequences, got {describe(lengths)}")
     if is_concrete(lengths):

@@ -32,6 +32,7 @@ from jaxbp.losses.loss import Loss, expand, shares, wide
 from jaxbp.projection import Projection
 
 LOGITS_AT_ONCE = 2**23  # so many numbers exist at a time
+PARTS = 8  # and ∂J/∂W is added up in so many parts
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,18 @@ class LinearCrossEntropy(Loss):
         share = shares(self, self.weigh(outputs, targets, weights), total)
         h, y, r = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), share.reshape(-1)
 
-        def some(carry, first, count):
+        def some(carry, h_, y_, r_):
             value, dw = carry
-            h_, y_, r_ = (lax.dynamic_slice_in_dim(x, first, count) for x in (h, y, r))
-            z = self._logits(h_, weight)
-            losses, dz = self._lines(z, y_)
+            z, at_label = self._logits(h_, weight, y_)
+            losses, dz = self._lines(z, at_label, y_)
             if self.soft_cap is not None:
                 dz = dz * (1 - jnp.square(z / self.soft_cap))
             dz = (r_[:, None] * dz).astype(weight.dtype)
-            dw = dw + contract("nw,nf->wf", dz, h_, dtype=dw.dtype)
+            dw = plus_product(dw, dz, h_)
             return (value + jnp.sum(r_ * losses), dw), contract("nw,wf->nf", dz, weight, dtype=hidden.dtype)
 
         zeros = jnp.zeros((), r.dtype), jnp.zeros(weight.shape, wide(weight))
-        (value, dw), dh = self._by_tokens(some, zeros, h, weight)
+        (value, dw), dh = self._by_tokens(some, zeros, len(weight), h, y, r)
         return value, Projection(dh.reshape(hidden.shape), dw.astype(weight.dtype))
 
     def backward(self, residuals: Projection) -> Projection:
@@ -86,10 +86,10 @@ class LinearCrossEntropy(Loss):
 
     def per_example(self, outputs, targets):
         """The losses [n, ...], one a label."""
-        return self._each(outputs, targets, lambda z, y: self._lines(z, y)[0]), ()
+        return self._each(outputs, targets, lambda *z: self._lines(*z)[0]), ()
 
     def metrics(self, outputs, targets):
-        return {"accuracy": self._each(outputs, targets, lambda z, y: (jnp.argmax(z, -1) == y).astype(z.dtype))}
+        return {"accuracy": self._each(outputs, targets, lambda z, _, y: (jnp.argmax(z, -1) == y).astype(z.dtype))}
 
     def require(self, outputs, targets):
         if not isinstance(outputs, Projection):
@@ -119,18 +119,19 @@ class LinearCrossEntropy(Loss):
     def _plain(self):
         return SoftmaxCrossEntropy(self.smoothing, self.ignored_label)
 
-    def _logits(self, h, weight):
-        u = contract("nf,wf->nw", h, weight, dtype=wide(h))
-        return u if self.soft_cap is None else self.soft_cap * jnp.tanh(u / self.soft_cap)
+    def _logits(self, h, weight, y):
+        """z [n, w], and z of the labels [n], not taken out of z, so that e^z can take its place in memory."""
+        labelled = jnp.take(weight, y, 0, mode="clip")
+        u = contract("nf,wf->nw", h, weight, dtype=wide(h)), contract("nf,nf->n", h, labelled, dtype=wide(h))
+        return u if self.soft_cap is None else [self.soft_cap * jnp.tanh(a / self.soft_cap) for a in u]
 
-    def _lines(self, z: Float[Array, "n w"], y: Int[Array, " n"]):
+    def _lines(self, z: Float[Array, "n w"], at_label: Float[Array, " n"], y: Int[Array, " n"]):
         """l [n] and ∂l/∂z [n, w]."""
         words = z.shape[-1]
         highest = lax.stop_gradient(jnp.max(z, -1, keepdims=True))
         e = jnp.exp(z - highest)
         total = jnp.sum(e, -1, keepdims=True)
         log_sum = (highest + jnp.log(total))[:, 0]
-        at_label = jnp.take_along_axis(z, jnp.clip(y, 0, words - 1)[:, None], -1)[:, 0]
         if self.ignored_label is None:
             out = (y < 0) | (y >= words)
         else:
@@ -138,29 +139,43 @@ class LinearCrossEntropy(Loss):
         at_label = jnp.where(out, jnp.nan, at_label)  # under jit a label out of range shows
         losses = log_sum - (1 - self.smoothing) * at_label + self.z_loss * jnp.square(log_sum)
         dz = (1 + 2 * self.z_loss * log_sum)[:, None] * e / total
-        dz = dz.at[jnp.arange(len(y)), y].add(-(1 - self.smoothing), mode="drop")
+        dz = dz - (1 - self.smoothing) * (jnp.arange(words) == y[:, None])
         if self.smoothing:
             losses, dz = losses - self.smoothing * jnp.mean(z, -1), dz - self.smoothing / words
         return losses, dz
 
     def _each(self, outputs, targets, line):
-        """line(z, y) of every token, shaped like the targets."""
+        """line(z, z of the label, label) of every token, shaped like the targets."""
         hidden, weight = outputs
         h, y = hidden.reshape(-1, hidden.shape[-1]), jnp.asarray(targets).reshape(-1)
 
-        def some(_, first, count):
-            h_, y_ = (lax.dynamic_slice_in_dim(x, first, count) for x in (h, y))
-            return None, line(self._logits(h_, weight), y_)
+        def some(_, h_, y_):
+            return None, line(*self._logits(h_, weight, y_), y_)
 
-        return self._by_tokens(some, None, h, weight)[1].reshape(targets.shape)
+        return self._by_tokens(some, None, len(weight), h, y)[1].reshape(targets.shape)
 
-    def _by_tokens(self, some, carry, h, weight):
-        """Runs `some(carry, first, count) -> (carry, rows)` over all tokens; the rows joined."""
-        size = min(len(h), self.tokens or max(1, LOGITS_AT_ONCE // len(weight)))
-        blocks, left = divmod(len(h), size)
-        carry, rows = lax.scan(lambda carry, first: some(carry, first, size), carry, size * jnp.arange(blocks))
-        rows = rows.reshape(-1, *rows.shape[2:])
-        if left:
-            carry, rest = some(carry, len(h) - left, left)
-            rows = jnp.concatenate([rows, rest])
-        return carry, rows
+    def _by_tokens(self, some, carry, words, *arrays):
+        """Runs `some(carry, *arrays) -> (carry, rows)` over all tokens, a part of each array at a time; rows joined."""
+        n = len(arrays[0])
+        parts = max(1, -(-n // (self.tokens or max(1, LOGITS_AT_ONCE // words))))
+        size = -(-n // parts)
+        more = parts * size - n  # zeros, so that all parts are equal
+        padded = [jnp.pad(a, [(0, more)] + [(0, 0)] * (a.ndim - 1)) if more else a for a in arrays]
+        split = [a.reshape(parts, size, *a.shape[1:]) for a in padded]
+        carry, rows = lax.scan(lambda carry, part: some(carry, *part), carry, split)
+        return carry, rows.reshape(-1, *rows.shape[2:])[:n]
+
+
+def plus_product(total: Float[Array, "w f"], dz: Float[Array, "n w"], h: Float[Array, "n f"]) -> Float[Array, "w f"]:
+    """total + dzᵀ h, some words at a time: XLA would have the whole product lie beside the sum."""
+    words = len(total)
+    size = -(-words // PARTS)
+
+    def some(i, total):
+        first = jnp.minimum(i * size, words - size)
+        part = lax.dynamic_slice_in_dim(dz, first, size, 1)
+        part = jnp.where(first + jnp.arange(size) < i * size, 0, part)  # where the last part begins before its turn
+        here = lax.dynamic_slice_in_dim(total, first, size) + contract("nw,nf->wf", part, h, dtype=total.dtype)
+        return lax.dynamic_update_slice_in_dim(total, here, first, 0)
+
+    return lax.fori_loop(0, PARTS, some, total)

@@ -4,12 +4,20 @@ import optax
 import pytest
 
 import jaxbp
+from experiments.benchmarks import attention_memory
 from experiments.benchmarks.__main__ import Options, main
 from experiments.benchmarks.ctc import CTCGradient
 from experiments.benchmarks.pair import measure
 from experiments.benchmarks.quantities import QUANTITIES, as_table
 from experiments.benchmarks.recurrent import RecurrentGradients
 from experiments.benchmarks.tasks import LayerGradients, TrainingStep
+from experiments.benchmarks.text import (
+    AttentionGradients,
+    EmbeddingGradient,
+    LanguageModelStep,
+    WordGradients,
+    language_model,
+)
 from experiments.benchmarks.workloads import WORKLOADS, mlp
 
 
@@ -43,6 +51,39 @@ def test_both_engines_give_the_same_gradients_through_time(layer):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), work.by_jaxbp().run(), work.by_autodiff().run()
     )
+
+
+SMALL = {
+    "attention": AttentionGradients("small", False, 2, 2, 3, 5),
+    "causal attention": AttentionGradients("small", True, 2, 2, 3, 5),
+    "words": WordGradients("small", 6, 3, 7),
+    "embedding": EmbeddingGradient("small", 7, 3, 6),
+}
+
+
+@pytest.mark.parametrize("work", SMALL.values(), ids=SMALL)
+def test_both_engines_give_the_same_gradients_of_text(work):
+    ours, theirs = work.by_jaxbp().run(), work.by_autodiff().run()
+    for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_both_engines_take_the_same_step_of_a_language_model():
+    model = language_model(5, 4, 2, 2, 6, repeat=True)
+    work = LanguageModelStep("small", model, optax.sgd(0.1), (2, 6), classes=5)
+    after = []
+    for engine in (work.by_jaxbp(), work.by_autodiff()):
+        state = jaxbp.TrainState.create(work.model, work.optimizer, work.batch()[0], jax.random.key(0))
+        after.append(engine.compiled(state, *work.batch())[0].params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *after)
+
+
+def test_the_table_of_attentions_memory_counts_lengths(tmp_path, capsys):
+    found = attention_memory.main(attention_memory.Options(lengths=(512, 1024), output=tmp_path))
+    assert [row["length"] for row in found["rows"]] == [512, 1024]
+    assert all(0 < row["jaxbp"] < row["jax.grad"] for row in found["rows"])
+    assert "jax.grad MB" in capsys.readouterr().out
+    assert (tmp_path / "memory.png").stat().st_size > 10_000
 
 
 def test_the_command_measures_prints_and_draws(tmp_path, capsys):

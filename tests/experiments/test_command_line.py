@@ -3,6 +3,7 @@ import tyro
 
 from experiments import (
     digits,
+    feedback_alignment,
     gradient_noise,
     kfac,
     language_model,
@@ -22,6 +23,7 @@ from experiments.output import command_line
     "module",
     [
         digits,
+        feedback_alignment,
         gradient_noise,
         kfac,
         language_model,

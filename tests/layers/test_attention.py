@@ -4,15 +4,29 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import Context, LayerError, MultiHeadAttention, Sequences, Serial, Values
-from jaxbp.layers.attention import Attention, Heads, PlainAttention
-from jaxbp.layers.sublayer import Own
-from jaxbp.transformer import decoder_block
+from jaxbp import (
+    Attention,
+    Context,
+    Heads,
+    LayerError,
+    LearnedPositions,
+    MultiHeadAttention,
+    OnValues,
+    Own,
+    PlainAttention,
+    Sequences,
+    Serial,
+    Values,
+    check_layer,
+    decoder_block,
+    encoder_block,
+)
 from tests.arrays import normal
+from tests.autodiff import agrees_with_autodiff
 
 KEY = jax.random.key(0)
 N, T, S, D = 2, 5, 3, 2
-LENGTHS = jnp.array([2, 3])
+MEMORY = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
 
 
 def heads(t=T, s=T, h=4, k=2, mask=None, d=D):
@@ -59,6 +73,18 @@ def test_both_forms_agree_with_autodiff_of_the_plain_one_under_every_mask(causal
         np.testing.assert_allclose(b, c, rtol=1e-10, atol=1e-12)
 
 
+LAWFUL = {
+    "plain": (PlainAttention(True, 0.5), heads(t=2, s=2, h=1, k=1, mask=mask(N, 2)), KEY),
+    "lean": (Attention(True, 0.5, rows=1), heads(t=2, s=2, h=1, k=1, mask=mask(N, 2)), KEY),
+    "lean, every pair": (Attention(rows=2), heads(t=3, s=2, h=4, k=2, mask=mask(N, 3, 2), d=1), None),
+}
+
+
+@pytest.mark.parametrize(("layer", "x", "rng"), LAWFUL.values(), ids=LAWFUL)
+def test_attention_obeys_the_layer_laws(layer, x, rng):
+    check_layer(layer, x, rng=rng)
+
+
 def test_attention_worked_by_hand():
     """Two keys, equally good: y is the values' mean; g = 1 asks v[1] for twice as much as v[0]'s, so z[1] rises."""
     x = Heads(jnp.zeros((1, 1, 1, 1)), jnp.array([[[[1.0]], [[-1.0]]]]), jnp.array([[[[2.0]], [[6.0]]]]))
@@ -80,46 +106,51 @@ def test_a_query_that_may_look_at_nothing_gives_zero_and_no_gradient():
         assert not any(a.any() for a in jax.tree.leaves(d))
 
 
+def test_who_looks_at_a_memory_of_padding_alone_sees_zeros():
+    layer, x = MultiHeadAttention(4, 2), Context(normal(N, 3, 4), MEMORY._replace(lengths=jnp.array([0, 2])))
+    params = layer.init(KEY, x)
+    params["output"]["bias"] += 1.0
+    y, _ = layer.forward(params, x)
+    assert (y[0] == 1).all()
+
+
 def test_a_causal_mask_lets_no_gradient_reach_what_comes_after():
-    layer = MultiHeadAttention(4, 2, causal=True, rotary=True)
+    layer = encoder_block(4, 2, 3, causal=True, rotary=True)
     x = normal(1, T, 4)
     params = layer.init(KEY, x)
-    _, residuals = layer.forward(params, x)
-    for t in range(T):
-        dx, _ = jaxbp.sweep(layer, params, residuals, jnp.zeros_like(x).at[:, t].set(1.0))
-        assert dx[:, : t + 1].any()
-        assert not dx[:, t + 1 :].any()
+
+    @jax.jit
+    def reached(params, x):
+        """∂y[t]/∂x[s], one row of cotangents a position."""
+        _, residuals = layer.forward(params, x)
+        return jax.vmap(lambda g: layer.input_gradient(params, residuals, g[None]))(jnp.eye(T)[..., None] * x[0])
+
+    moved = np.abs(reached(params, x)[:, 0]).sum(-1)
+    assert (np.tril(moved) > 0).sum() == T * (T + 1) / 2
+    assert not np.triu(moved, 1).any()
 
 
-MEMORY = Sequences(normal(N, 2, 3), jnp.array([2, 1]))
+PADDED = Sequences(normal(N, 3, 4), jnp.array([3, 2]))
+
+
+def test_multi_head_attention_obeys_the_layer_laws():
+    layer = MultiHeadAttention(4, 2, dropout=0.5, rotary=True, bias=False, plain=True)
+    check_layer(layer, Context(normal(N, 3, 4), MEMORY, mask(N, 3, 2)), rng=KEY)
+
+
 ATTENDING = {
-    "decoder": (Serial(decoder_block(4, 2, 6, post_norm=True), Own()), Context(normal(N, 3, 4), MEMORY)),
+    "shared heads": (MultiHeadAttention(4, 2, causal=True, shared=2, rotary=True), PADDED),
+    "encoder, pre-norm": (encoder_block(4, 2, 3, causal=True, dropout=0.5), normal(N, 3, 4)),
+    "decoder, post-norm": (
+        Serial(OnValues(LearnedPositions(3)), decoder_block(4, 2, 3, dropout=0.5, post_norm=True), Own()),
+        Context(PADDED, MEMORY),
+    ),
 }
 
 
 @pytest.mark.parametrize(("layer", "x"), ATTENDING.values(), ids=ATTENDING)
 def test_attention_within_networks_has_the_gradients_of_autodiff(layer, x):
-    model = Serial(layer, Values())
-    report = jaxbp.check_gradients(model, jaxbp.HalfSquaredError(), model.init(KEY, x), x, normal(N, 3, 4, seed=4), KEY)
-    assert report.ok, report
-
-
-def test_padding_changes_nothing():
-    layer = MultiHeadAttention(4, 2)
-    with jax.enable_x64(True):
-        x, g = normal(N, 3, 4, dtype=float), normal(N, 3, 4, seed=1, dtype=float)
-        params = jax.tree.map(lambda a: a.astype(float), layer.init(KEY, x))
-        lengths = jnp.array([3, 2])
-
-        def run(extra):
-            longer = lambda a: jnp.pad(a, ((0, 0), (0, extra), (0, 0)))  # noqa: E731
-            y, residuals = layer.forward(params, Sequences(longer(x) + (extra > 0) * 0.0, lengths))
-            real = (jnp.arange(3 + extra) < lengths[:, None])[..., None]
-            dx, dparams = jaxbp.sweep(layer, params, residuals, Sequences(jnp.where(real, longer(g), 0)))
-            return jnp.where(real, y.values, 0)[:, :3], dx.values[:, :3], dparams
-
-        for a, b in zip(jax.tree.leaves(run(0)), jax.tree.leaves(run(4)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    agrees_with_autodiff(Serial(layer, Values()), x, normal(N, 3, 4, seed=4), KEY)
 
 
 @pytest.mark.parametrize("layer", [PlainAttention(dropout=0.5), Attention(dropout=0.5, rows=2)], ids=str)
@@ -135,6 +166,15 @@ def test_dropout_of_weights_is_drawn_again_on_the_way_back(layer):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *both(x))
 
 
+def test_a_delta_that_is_no_number_stays_with_its_example():
+    layer, x = Attention(rows=2), heads()
+    y, residuals = layer.forward((), x)
+    d = layer.input_gradient((), residuals, jnp.full_like(y, 1.0).at[0].set(jnp.nan))
+    for gradient in d[:3]:
+        assert np.isnan(gradient[0]).all()
+        assert np.isfinite(gradient[1]).all()
+
+
 WRONG = {
     "no heads": (Attention(), normal(N, T, D), r"expected Heads\(query, key, value, mask\), got float32"),
     "rank": (Attention(), Heads(*[normal(N, T, D)] * 3), r"expected query \[n, t, h, d\]"),
@@ -142,6 +182,16 @@ WRONG = {
     "causal": (Attention(True), heads(s=S), "as many queries as keys, got 5 and 3"),
     "mask": (Attention(), heads(mask=jnp.ones((N, S), bool)), r"expected a mask bool\[2, 5\].* got bool\[2, 3\]"),
     "mask of numbers": (Attention(), heads(mask=jnp.ones((N, T))), r"got float32\[2, 5\]"),
+    "mask in a network": (
+        MultiHeadAttention(4, 2),
+        Context(normal(N, 3, 4), MEMORY, mask(N, 3)),
+        r'layer "0.attention", .* expected a mask bool\[2, 2\].* got bool\[2, 3\]',
+    ),
+    "lengths": (
+        MultiHeadAttention(4, 2),
+        Sequences(normal(N, 3, 4), jnp.array([1, 4])),
+        r'layer "0", .* expected lengths from 0 to 3, .* got 4 for sequence 1',
+    ),
     "integers": (Attention(), jax.tree.map(lambda a: a.astype(int), heads()), "floating-point"),
 }
 
@@ -149,8 +199,9 @@ WRONG = {
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("layer", "x", "message"), WRONG.values(), ids=WRONG)
 def test_what_does_not_fit_is_refused(layer, x, message):
+    params = layer.init(KEY, Context(normal(N, 3, 4), MEMORY)) if isinstance(layer, MultiHeadAttention) else ()
     with pytest.raises(LayerError, match=message):
-        jaxbp.Serial(layer).forward(((),), x)
+        jaxbp.Serial(layer).forward((params,), x)
 
 
 def test_heads_that_do_not_divide_are_refused():

@@ -21,6 +21,19 @@ def test_an_embedding_worked_by_hand():
     assert layer.input_gradient(params, residuals, g) is None
 
 
+LAWFUL = {
+    "embedding": (Embedding(3, 2), TOKENS),
+    "tied": (TiedEmbedding(3, 2), (TOKENS, normal(2, 4, 2))),
+    "learned": (LearnedPositions(4), normal(2, 3, 2)),
+    "sinusoidal": (SinusoidalPositions(), normal(2, 3, 3)),
+}
+
+
+@pytest.mark.parametrize(("layer", "x"), LAWFUL.values(), ids=LAWFUL)
+def test_what_knows_tokens_and_positions_obeys_the_layer_laws(layer, x):
+    jaxbp.check_layer(layer, x)
+
+
 def test_factors_give_the_gradient_with_the_cross_terms_of_both_uses():
     layer, h = TiedEmbedding(3, 2), normal(2, 4, 2)
     params = layer.init(jax.random.key(0), None)

@@ -11,6 +11,7 @@ from jaxbp import Dense, Flatten, Relu, Repeat, Residual, Serial, SoftmaxCrossEn
 from jaxbp.layers.convolution import Conv
 from jaxbp.layers.normalization import LayerNorm
 from jaxbp.layers.pooling import MaxPool
+from jaxbp.quantities.kronecker import as_matrix, from_matrix
 
 N = 4
 
@@ -61,3 +62,26 @@ def relative_error(found, expected):
     """max |found - expected| / max |expected| over trees of equal structure."""
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     return max(float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in pairs)
+
+
+def normal(*shape, seed=0):
+    """Random numbers of this shape."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def ggn_block(model, loss, params, path, x, y, weights=None):
+    """The dense GGN of one layer, over its gradient matrix: Jᵀ (∂²J/∂outputs²) J by jax."""
+    by_path = jaxbp.leaves(model, params)
+
+    def outputs(matrix):
+        own = by_path | {path: from_matrix(matrix, by_path[path])}
+        return model.forward(jaxbp.reverse.from_leaves(model, own), x)[0]
+
+    @jax.jit
+    def block(matrix):
+        z = outputs(matrix)
+        jacobian = jax.jacrev(outputs)(matrix).reshape(z.size, -1)
+        hessian = jax.hessian(lambda z: loss.forward(z, y, weights)[0])(z).reshape(z.size, z.size)
+        return jacobian.T @ hessian @ jacobian
+
+    return block(as_matrix(by_path[path], 0))
