@@ -47,7 +47,9 @@ class Size:
 
     def model(self, characters: int) -> jaxbp.LanguageModel:
         """The decoder of a transformer, with one embedding at both ends."""
-        block = jaxbp.encoder_block(self.features, self.heads, causal=True, dropout=self.dropout, bias=False)
+        gelu = jaxbp.Gelu(approximate=True)
+        kind = {"causal": True, "dropout": self.dropout, "activation": gelu, "bias": False}
+        block = jaxbp.encoder_block(self.features, self.heads, **kind)
         drop = [jaxbp.Dropout(self.dropout)] if self.dropout else []
         positions = jaxbp.LearnedPositions(self.context)
         body = jaxbp.Serial(positions, *drop, *[block] * self.blocks, jaxbp.LayerNorm())

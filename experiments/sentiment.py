@@ -132,7 +132,7 @@ def report(rows: dict[str, list[dict[str, float]]]) -> dict:
 def draw(folder: Path, rows: dict, model, params, words: Vocabulary, test: Labelled) -> None:
     """The table as a figure, and what the words of some test sentences say to the network."""
     save_figure(folder, "accuracies", accuracies({n: [r["test_accuracy"] for r in runs] for n, runs in rows.items()}))
-    some = [i for i, s in enumerate(test.sentences) if 8 <= len(s.split()) <= 24][:SHOWN]
+    some = [i for i, s in enumerate(test.sentences) if len(s.split()) <= 24][:SHOWN]
     sentences = [test.sentences[i] for i in some]
     save_figure(folder, "words", heat(model, params, words, sentences, [int(test.labels[i]) for i in some]))
 

@@ -9,7 +9,7 @@ from experiments.language_model import Options, Preset, Size, as_numbers, as_tex
 from experiments.text_data import load_shakespeare
 from experiments.weights import save_weights
 
-TINY = Size(1, 2, 16, 8, 0.0, 4, 60)
+TINY = Size(1, 2, 32, 8, 0.0, 4, 200)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_a_text_that_repeats_itself_is_learned(trained):
     folder = options.output / "small"
     assert json.loads((folder / "results.json").read_text()) == metrics
     losses = metrics["history"]["validation_loss"]
-    assert losses[-1] < losses[0] - 0.5
+    assert losses[-1] < losses[0] - 0.3
     assert np.mean(metrics["validation_loss_by_position"]) == pytest.approx(losses[-1], rel=0.02)
     assert len(metrics["sample"]) == 31
     names = {"learning_curves.png", "surprise.png", "results.json", "weights.safetensors", "config.json"}

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxbp
 from experiments import sentiment
 from experiments.data import DataError
 from experiments.sentiment import Options, joined, main
@@ -86,7 +87,7 @@ def test_a_word_counts_as_its_vector_times_the_gradient_that_jax_finds(name):
     x = Vocabulary(("a", "fine", "dull", "film"))(["a fine film", "dull"])
     x = jax.tree.map(lambda a: a[:, :5] if a.ndim == 2 else a, x)
     params = jax.jit(model.init)(jax.random.key(0), x)
-    head, tail = (dataclasses.replace(model, layers=part) for part in (model.layers[:1], model.layers[1:]))
+    head, tail = jaxbp.Serial(*model.layers[:1]), jaxbp.Serial(*model.layers[1:])
     vectors = head.forward(params[:1], x)[0]
 
     def odds(values):
