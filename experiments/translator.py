@@ -212,7 +212,8 @@ class Translator:
         """
         rows = [self.readable(sentence) for sentence in sentences]
         model, found, room = self.size.model(), [""] * len(rows), 100 if len(rows) > 1 else 1
-        lengths = np.array([next(length for length in LENGTHS if len(row) < length) for row in rows])
+        few = LENGTHS[::-3][::-1]  # a search takes longer to compile than padding takes to read
+        lengths = np.array([next(length for length in few if len(row) < length) for row in rows])
         for length in np.unique(lengths):
             here = np.flatnonzero(lengths == length)
             for i in range(0, len(here), room):
