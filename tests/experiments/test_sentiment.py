@@ -85,7 +85,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
 def test_a_word_counts_as_its_vector_times_the_gradient_that_jax_finds(name):
     model = models(9, features=4, hidden=3)[name]
     x = Vocabulary(("a", "fine", "dull", "film"))(["a fine film", "dull"])
-    x = jax.tree.map(lambda a: a[:, :5] if a.ndim == 2 else a, x)
+    x = jax.tree.map(lambda a: jnp.asarray(a[:, :5] if a.ndim == 2 else a), x)
     params = jax.jit(model.init)(jax.random.key(0), x)
     head, tail = jaxbp.Serial(*model.layers[:1]), jaxbp.Serial(*model.layers[1:])
     vectors = head.forward(params[:1], x)[0]
