@@ -16,8 +16,8 @@ COLUMN, ROW = 0.088, 0.24  # inches that a character takes
 
 
 def coloured(
-    axes: Axes, pieces: Sequence[str], shades: Float[np.ndarray, " n"], cmap: Colormap, width: int, top: int = 0
-) -> int:
+    axes: Axes, pieces: Sequence[str], shades: Float[np.ndarray, " n"], cmap: Colormap, width: int, top: float = 0
+) -> float:
     """Pieces of text one after the other on grounds of their own, in rows of `width` characters from row `top` on.
 
     shades: from 0 to 1, a piece. Returns the first row that is free.
@@ -91,15 +91,15 @@ def words_heat(
     width: int = 96,
 ) -> Figure:
     """Sentences whose words lie on orange ground where they speak for, and on blue where against; each scaled alone."""
-    rows = sum(2 + sum(len(word) + 1 for word in words) // (width - 12) + 1 for words in sentences)
+    pieces = [[f"{word} " for word in words] for words in sentences]
+    trial = Figure().subplots()  # to count rows
+    rows = sum(1.6 + coloured(trial, words, np.zeros(len(words)), SIGNED, width) for words in pieces)
     figure, axes = sheet(rows, width, title)
     row = 0
-    for words, value, caption in zip(sentences, values, titles, strict=True):
+    for words, value, caption in zip(pieces, values, titles, strict=True):
         axes.text(0, row + 0.5, caption, fontsize=9, color="#4a5568", va="center")
         reach = max(float(np.abs(value).max()), 1e-30)
-        row = coloured(axes, [f"{word} " for word in words], 0.5 + 0.5 * value / reach, SIGNED, width, row + 1)
-        row += 0.6
-    axes.set_ylim(max(rows, row), 0)
+        row = coloured(axes, words, 0.5 + 0.5 * value / reach, SIGNED, width, row + 1) + 0.6
     return figure
 
 
