@@ -250,7 +250,8 @@ def torch_language_model(vocabulary: int, features: int, depth: int, heads: int,
     return build
 
 
-SIZES = 65, 384, 6, 6, 256  # vocabulary, features, depth, heads and length of nanoGPT's larger model of characters
+# Vocabulary, features, depth, heads and length of nanoGPT's models of characters.
+SIZES, SMALL = (65, 384, 6, 6, 256), (65, 128, 4, 4, 64)
 
 TEXT = [
     AttentionGradients("attention, 2048 positions"),
@@ -267,5 +268,13 @@ TEXT = [
             classes=SIZES[0],
         )
         for name, repeat in (("language model", False), ("language model, repeated", True))
+    ),
+    LanguageModelStep(
+        "language model, small",
+        language_model(*SMALL, repeat=False),
+        optax.adam(1e-3),
+        (12, 64),
+        torch_language_model(*SMALL),
+        classes=SMALL[0],
     ),
 ]

@@ -24,6 +24,7 @@ from jaxbp.layers.language_model import EncoderDecoder, LanguageModel
 from jaxbp.layers.lstm import LSTM
 from jaxbp.layers.multi_head import MultiHeadAttention
 from jaxbp.layers.normalization import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from jaxbp.layers.over_time import MaxOverTime, MeanOverTime, ZeroPadding
 from jaxbp.layers.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from jaxbp.layers.positions import LearnedPositions, SinusoidalPositions
 from jaxbp.layers.recurrence import initial_states
@@ -62,7 +63,9 @@ __all__ = [
     "LeakyRelu",
     "LearnedPositions",
     "LogSoftmax",
+    "MaxOverTime",
     "MaxPool",
+    "MeanOverTime",
     "MultiHeadAttention",
     "OnValues",
     "Own",
@@ -82,5 +85,6 @@ __all__ = [
     "Tanh",
     "TiedEmbedding",
     "Values",
+    "ZeroPadding",
     "initial_states",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments import data
+from experiments import data, text_data
 
 
 def idx(array):
@@ -74,5 +74,48 @@ def tiny_spoken_digits(tiny_recordings, tmp_path_factory):
     (folder / "digits.zip").write_bytes(zipped(tiny_recordings))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(data, "SPOKEN_DIGITS", data.DataSet("", {"digits.zip": data.digest(tiny_recordings)}, ()))
+        monkeypatch.setenv("JAXBP_DATA", str(folder))
+        yield
+
+
+NOUNS = {"Hund": "dog", "Kind": "child", "Mann": "man", "Vogel": "bird"}
+VERBS = {"läuft": "runs", "schläft": "sleeps", "lacht": "laughs", "wartet": "waits"}
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs():
+    """Sentences of three words, which translate word by word."""
+    german = [f"Ein {noun} {verb}." for noun in NOUNS for verb in VERBS]
+    english = [f"A {noun} {verb}." for noun in NOUNS.values() for verb in VERBS.values()]
+    return text_data.Pairs(german, english)
+
+
+def as_own_data(folder, contents, dataset):
+    """Writes files, and gives the data set that they make."""
+    (folder / dataset.name).mkdir()
+    for name, content in zip(dataset.files, contents, strict=True):
+        packed = gzip.compress(content) if name.endswith(".gz") else content
+        (folder / dataset.name / name).write_bytes(packed)
+    sums = {name: hashlib.md5(content).hexdigest() for name, content in zip(dataset.files, contents, strict=True)}
+    return data.DataSet(dataset.name, sums, ())
+
+
+@pytest.fixture(scope="module")
+def tiny_texts(tiny_pairs, tmp_path_factory):
+    """Captions, reviews and a play, in the clothes of the real ones."""
+    folder = tmp_path_factory.mktemp("texts")
+    sides = ["".join(f"{line}\n" for line in side).encode() for side in tiny_pairs]
+    words = {1: ("fine", "lovely", "great"), 0: ("dull", "awful", "weak")}
+    reviews = [
+        f"{label} a {word} {thing} .\n" for label in (1, 0) for word in words[label] for thing in ("film", "plot")
+    ]
+    play = "To be, or not to be: that is the question.\n" * 40
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name, contents in (
+            ("MULTI30K", sides * 3),
+            ("SST2", ["".join(reviews * 2).encode()] * 3),
+            ("SHAKESPEARE", [play.encode()]),
+        ):
+            monkeypatch.setattr(text_data, name, as_own_data(folder, contents, getattr(text_data, name)))
         monkeypatch.setenv("JAXBP_DATA", str(folder))
         yield

@@ -39,12 +39,26 @@ def broken(folder, what):
     elif what == "missing":
         weights.unlink()
     elif what == "other_config":
-        config.write_text('{"model": "Dense(4)"}')
+        save_weights(folder, PARAMS, {"model": "Dense(4)"})
+    elif what == "no_sums":
+        config.write_text('{"model": "Dense(3)"}')
+    elif what == "altered":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    elif what == "other_weights":
+        save_weights(folder / "other", jax.tree.map(lambda a: a + 1, PARAMS), CONFIG)
+        weights.write_bytes((folder / "other" / "weights.safetensors").read_bytes())
+    elif what == "beside":
+        (folder / "words.txt").write_text("altered")
 
 
-@pytest.mark.parametrize("what", ["truncated", "garbage", "no_json", "missing", "other_config"])
+@pytest.mark.parametrize(
+    "what",
+    ["truncated", "garbage", "no_json", "missing", "other_config", "no_sums", "altered", "other_weights", "beside"],
+)
 def test_weights_that_do_not_fit_are_refused_in_one_sentence(what, tmp_path):
-    save_weights(tmp_path, PARAMS, CONFIG)
+    save_weights(tmp_path, PARAMS, CONFIG, {"words.txt": b"one two"})
     broken(tmp_path, what)
     with pytest.raises(DataError, match="delete the folder") as raised:
         load_weights(tmp_path, PARAMS, CONFIG)
