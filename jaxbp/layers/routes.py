@@ -33,6 +33,7 @@ from jaxbp.layers import correlation as direct
 from jaxbp.layers.window import Grids, laid, taken
 
 CACHE = 2**20  # bytes that stay near a core
+COPIES = 4  # of the examples that groups are taken of and put together in
 TILE = 2**12  # numbers of a row of the result that XLA leaves to one core
 LANES = 8  # fewer neighbouring numbers than this are not worth moving apart
 FEW = 16  # with so many channels on either side XLA uses all cores as it is
@@ -40,11 +41,14 @@ FEW = 16  # with so many channels on either side XLA uses all cores as it is
 
 def correlate(grids: Grids, x: Float[Array, "n *large c"], weight: Array, groups: int) -> Float[Array, "n *small o"]:
     """large, window -> small."""
-    if not on_cpu():
+    if not on_cpu() or (len(grids.window) == 1 < groups and not depthwise(x, groups)):
         return direct.correlate(grids, x, weight, groups)
+    if depthwise(x, groups):
+        repeats = weight.shape[-1] // x.shape[-1]
+        return over_examples(lambda x: per_channel(grids, x, weight), x, CACHE // (repeats * bytes_each(x)))
     if groups > 1:
-        one = per_channel if depthwise(x, groups) else each_group(correlate, groups)
-        return over_examples(lambda x: one(grids, x, weight), x, CACHE // bytes_each(x))
+        one = each_group(correlate, groups)
+        return over_examples(lambda x: one(grids, x, weight), x, CACHE // (COPIES * bytes_each(x)))
     if len(grids.window) == 3:
         return over_examples(lambda x: by_planes(grids, x, weight), x, CACHE // plane_bytes(grids, x, weight))
     if prod(grids.window) == 1:
@@ -56,13 +60,14 @@ def correlate(grids: Grids, x: Float[Array, "n *large c"], weight: Array, groups
 
 def spread(grids: Grids, y: Float[Array, "n *small o"], weight: Array, groups: int) -> Float[Array, "n *large c"]:
     """small, window -> large."""
-    if not on_cpu():
-        return direct.spread(grids, y, weight, groups)
     channels = weight.shape[-2]
+    if not on_cpu() or (len(grids.window) == 1 < min(groups, channels)):
+        return direct.spread(grids, y, weight, groups)
     if groups > 1 and channels == 1:
         return per_channel_adjoint(grids, y, weight, groups)
     if groups > 1:
-        return over_examples(lambda y: each_group(spread, groups)(grids, y, weight), y, CACHE // bytes_each(y))
+        one = each_group(spread, groups)
+        return over_examples(lambda y: one(grids, y, weight), y, CACHE // (COPIES * bytes_each(y)))
     if len(grids.window) == 3:
         return over_examples(lambda y: by_planes_adjoint(grids, y, weight), y, CACHE // plane_bytes(grids, y, weight))
     if max(grids.stride) == 1:
