@@ -74,7 +74,7 @@ def angles(results: Mapping[str, Mapping], layers: Mapping[str, str], title: str
         title: of the whole.
     """
     *hidden, _ = layers.items()
-    figure = Figure(figsize=(1.2 + 3.6 * len(results), 4), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 1.2 + 3.6 * len(results)), 4), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
     for axes, (name, result) in zip(panels, results.items(), strict=True):

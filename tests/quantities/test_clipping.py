@@ -17,8 +17,8 @@ def rescaled(tree, factor):
     return jax.tree.map(lambda a: jnp.tensordot(factor, a, 1) / N, tree)
 
 
-def test_the_clipped_gradient_is_clip_then_sum():
-    model = CONVOLUTIONAL  # layer by layer see coverage.py
+@pytest.mark.parametrize("model", [MLP, DEEP, CONVOLUTIONAL], ids=["mlp", "deep", "conv"])
+def test_the_clipped_gradient_is_clip_then_sum(model):
     params, x, y = batch(model)
     true = brute_force(model, params, x, y)
     size = jnp.linalg.norm(flat(true), axis=1)

@@ -14,7 +14,9 @@ from jaxbp.quantities.moments import gradient_second_moment, gradient_variance, 
 from jaxbp.quantities.per_example import individual_gradient, individual_gradients
 from tests.quantities.networks import (
     CONVOLUTIONAL,
+    DEEP,
     MLP,
+    SEQUENCE,
     batch,
     brute_force,
     flat,
@@ -34,14 +36,22 @@ EVERY = {
 }
 
 
-def test_quantities_of_single_examples_are_those_of_jax_grad_one_by_one():
-    model = CONVOLUTIONAL  # both forms of the norm; layer by layer see coverage.py
+def turned(model, tree):
+    """Inside a `Repeat` answers are [turns, n, ...]; here they are [n, turns, ...]."""
+    if model is not DEEP:
+        return tree
+    swap = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree[1])
+    return (tree[0], swap, *tree[2:])
+
+
+@pytest.mark.parametrize("model", [MLP, DEEP, CONVOLUTIONAL, SEQUENCE], ids=["mlp", "deep", "conv", "sequence"])
+def test_quantities_of_single_examples_are_those_of_jax_grad_one_by_one(model):
     params, x, y = batch(model)
     true = brute_force(model, params, x, y)
     _, found = jax.jit(jaxbp.value_and_quantities(model, SoftmaxCrossEntropy(), EVERY))(params, x, y)
     g = flat(true)
     n, mean = len(g), g.mean(0)
-    assert relative_error(found["individual"], true) < 1e-9
+    assert relative_error(turned(model, found["individual"]), true) < 1e-9
     assert relative_error(found["norms"], jnp.linalg.norm(g, axis=1)) < 1e-9
     assert relative_error(found["gram"], g @ g.T) < 1e-9
     assert relative_error(found["second"], jax.tree.map(lambda a: (a**2).mean(0), true)) < 1e-9
