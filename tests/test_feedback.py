@@ -19,7 +19,7 @@ from jaxbp.credit import (
 )
 from jaxbp.feedback import alignment_angles, angle, backward_params, feedback_value_and_grad, init_feedback, weights_in
 from jaxbp.layers.normalization import LayerNorm
-from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, batch, relative_error
+from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, SEQUENCE, batch, relative_error
 
 LOSS = SoftmaxCrossEntropy()
 KEY = jax.random.key(7)
@@ -50,7 +50,7 @@ def test_feedback_alignment_sends_the_delta_through_its_own_weights():
     assert relative_error(gradient[0], {"weight": x.T @ hidden, "bias": hidden.sum(0)}) < 1e-9
 
 
-@pytest.mark.parametrize("model", [DEEP, CONVOLUTIONAL], ids=["deep", "conv"])
+@pytest.mark.parametrize("model", [DEEP, CONVOLUTIONAL, SEQUENCE], ids=["deep", "conv", "sequence"])
 def test_feedback_through_the_true_weights_is_backprop(model):
     params, x, y = batch(model)
     rules = {"": FeedbackAlignment()}

@@ -10,11 +10,11 @@ from jaxbp import Dense, HalfSquaredError, LayerError, Serial, SoftmaxCrossEntro
 from jaxbp.layers.batch_normalization import BatchNorm
 from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
 from jaxbp.quantities.curvature import as_scipy, ggn_diagonal, ggn_operator, ggn_products, hessian_operator
-from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, batch, brute_force, flat, relative_error
+from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, SEQUENCE, batch, brute_force, flat, relative_error
 
 LOSS = SoftmaxCrossEntropy()
 KEY = jax.random.key(5)
-MODELS = pytest.mark.parametrize("model", [DEEP, CONVOLUTIONAL], ids=["deep", "conv"])  # and see coverage.py
+MODELS = pytest.mark.parametrize("model", [MLP, DEEP, CONVOLUTIONAL, SEQUENCE], ids=["mlp", "deep", "conv", "sequence"])
 
 
 def dense_ggn(model, params, x, y):
@@ -22,7 +22,7 @@ def dense_ggn(model, params, x, y):
     vector, unflatten = ravel_pytree(params)
     z, _ = model.forward(params, x)
     jacobian = jax.jit(jax.jacrev(lambda p: model.forward(unflatten(p), x)[0].ravel()))(vector)
-    hessian = jax.jit(jax.hessian(lambda z: LOSS.forward(z.reshape(4, 3), y)[0]))(z.ravel())
+    hessian = jax.jit(jax.hessian(lambda z: LOSS.forward(z.reshape(4, *y.shape[1:], 3), y)[0]))(z.ravel())
     return jacobian.T @ hessian @ jacobian
 
 

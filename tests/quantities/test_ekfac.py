@@ -21,6 +21,7 @@ from jaxbp.quantities.kronecker import (
 )
 from tests.quantities.networks import (
     CONVOLUTIONAL,
+    MLP,
     SEQUENCE,
     batch,
     ggn_block,
@@ -31,7 +32,7 @@ from tests.quantities.networks import (
 KEY = jax.random.key(3)
 
 
-@pytest.mark.parametrize("model", [CONVOLUTIONAL, SEQUENCE], ids=["conv", "sequence"])
+@pytest.mark.parametrize("model", [MLP, CONVOLUTIONAL, SEQUENCE], ids=["mlp", "conv", "sequence"])
 def test_ekfac_values_are_the_ggn_in_the_basis_of_the_factors(model):
     params, x, y = batch(model)
     loss, last = SoftmaxCrossEntropy(), str(len(model.layers) - 1)
