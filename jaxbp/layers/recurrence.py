@@ -21,12 +21,17 @@ What a step keeps for the way back is written over z, and δ is written over wha
 The hidden states are the output itself. Fewer arrays are not only less memory: what has to be fetched anew from the
 operating system at every call (on Linux all that is above 32 MiB) costs more time than a step's arithmetic.
 
+On CPU XLA keeps what is element by element in a step on the core on which the matmul before it ended, and has the other
+core woken for the next matmul. So a step ahead is taken by half the examples and the other half, each with its matmul,
+side by side; on the way back, where all of γ is multiplied, each half of ∂h has a matmul of its own.
+
 In padding the state stands still, the output is zero, and so is δ.
 
 Sources: Werbos, Backpropagation Through Time, Proc. IEEE 78 (1990); Gal & Ghahramani, arXiv 1512.05287 (dropout with
 one mask for all times).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,10 +42,13 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxbp.initializers import Initializer, Orthogonal
 from jaxbp.layer import Layer, LayerError, contract, describe
+from jaxbp.layers.routes import on_cpu
 from jaxbp.layers.sequences import Sequences, State, in_time, require_sequences, values_of
 from jaxbp.reverse import layers
 
 Buffers = tuple[Array, ...]
+
+LARGE = 2**22  # multiplications
 
 
 class Kept(NamedTuple):
@@ -111,19 +119,26 @@ class Recurrence(Layer):
         real = None if lengths is None else in_time(z, lengths)
         mask, initial = self._mask(rng, z), None if states is None else state[0]
 
-        def turn(i, carry):
-            state, hidden, buffers = carry
-            t = times - 1 - i if self.from_end else i
-            h = state[0] if mask is None else state[0] * mask
+        shares = self._halves(n, n)
+
+        def ahead(share, state, z, t):
+            h = state[0] if mask is None else state[0] * mask[share]
             p = contract("nh,hk->nk", h, params["weight"], dtype=h.dtype) + params["bias"]
-            new, kept = self.step(take(buffers[0], t) + bias, p, state)
-            if real is not None:
-                new = where(real[:, t], new, state)
-            return new, put(hidden, new[0], t), put(buffers, kept, t)
+            new, kept = self.step(take(z[share], t) + bias, p, state)
+            return new if real is None else where(real[share, t], new, state), kept
+
+        def turn(i, carry):
+            parts, hidden, buffers = carry
+            t = times - 1 - i if self.from_end else i
+            steps = (ahead(share, part, buffers[0], t) for share, part in zip(shares, parts, strict=True))
+            parts, kept = zip(*steps, strict=True)
+            return parts, put(hidden, joined(parts)[0], t), put(buffers, joined(kept), t)
 
         # Empty, for each time is written once.
         hidden, *beside = (lax.empty((n, times, self.outputs), z.dtype) for _ in range(1 + self.beside))
-        state, hidden, buffers = lax.fori_loop(0, times, turn, (state, hidden, (z, *beside)))
+        start = tuple(jax.tree.map(lambda a: a[share], state) for share in shares)  # noqa: B023
+        parts, hidden, buffers = lax.fori_loop(0, times, turn, (start, hidden, (z, *beside)))
+        state = joined(parts)
         if real is not None:
             hidden = jnp.where(real[..., None], hidden, 0)
         y = state[0] if self.last else hidden
@@ -167,6 +182,7 @@ class Recurrence(Layer):
         if self.last:
             d = (d[0] + values_of(g), *d[1:])
         above, has_past, first = values_of(g), self._has_past(kept), self._first(kept)
+        weights = [params["weight"][half] for half in self._halves(self.outputs, n)]
 
         def turn(i, carry):
             d, buffers, here = carry
@@ -174,7 +190,7 @@ class Recurrence(Layer):
             full = d if self.last else (d[0] + take(above, t), *d[1:])
             before = jnp.where(has_past[:, t, None], take(kept.hidden, past), first)
             new, gamma, d_past = self.step_back(here, before, full)
-            dh = contract("nk,hk->nh", gamma, params["weight"], dtype=gamma.dtype)
+            dh = joined([contract("nk,hk->nh", gamma, weight, dtype=gamma.dtype) for weight in weights], -1)
             d_past = (d_past[0] + (dh if kept.mask is None else dh * kept.mask), *d_past[1:])
             if real is not None:
                 d_past = where(real[:, t], d_past, d)
@@ -186,6 +202,11 @@ class Recurrence(Layer):
         start = d, kept.buffers, take(kept.buffers, 0 if self.from_end else times - 1)
         d, written, _ = lax.fori_loop(0, times, turn, start)
         return written, d
+
+    def _halves(self, of: int, n: int) -> list[slice]:
+        """Two slices on CPU (why, is said above) if the matmul of one time is large enough to gain by it; else one."""
+        large = n * self.outputs * self.gates * self.outputs >= LARGE
+        return [slice(of // 2), slice(of // 2, of)] if on_cpu() and large and of > 1 else [slice(of)]
 
     def _has_past(self, kept: Kept) -> Bool[Array, "n t"]:
         """Whether a time is not the first of its run. From the end, the run begins behind the padding."""
@@ -232,6 +253,11 @@ def take(tree: PyTree, t: Array | int) -> PyTree:
 def put(tree: PyTree, at: PyTree, t: Array | int) -> PyTree:
     """Arrays [n, t, ...] with one time overwritten; in place under jit."""
     return jax.tree.map(lambda a, b: lax.dynamic_update_index_in_dim(a, b, t, 1), tree, at)
+
+
+def joined(trees: Sequence[PyTree], axis: int = 0) -> PyTree:
+    """What was done in parts, put together."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis), *trees)
 
 
 def where(real: Array, new: PyTree, old: PyTree) -> PyTree:
