@@ -42,7 +42,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxbp.initializers import Initializer, Orthogonal
 from jaxbp.layer import Layer, LayerError, contract, describe
-from jaxbp.layers.routes import on_cpu
+from jaxbp.layers.cpu import on_cpu
 from jaxbp.layers.sequences import Sequences, State, in_time, require_sequences, values_of
 from jaxbp.reverse import layers
 

@@ -7,8 +7,10 @@ backends the direct way is taken.
                                   of the result, and runs on one core where these are few; the other takes what has more
                                   rows than went in. So one row more is asked for, and dropped [14x14x32, 5x5: 11] 7.
                                   jax.grad of it is slow: XLA has no fast way for the window that it asks for
-    match over two axes           w and c share an axis: the result, otherwise the window's few positions, becomes wide
-                                  enough for all cores, with a stride too [32x32x32, 3x3, stride 2: 3.0] 1.4
+    match                         axes in the order of a plain convolution: in a loop XLA is slow without [160] 0.7.
+                                  Over two axes w and c share one: the result, otherwise the window's few positions,
+                                  becomes wide enough for all cores, with a stride too [32x32x32, 3x3, stride 2: 3] 1.4.
+                                  With a dilation each kind of positions is an example [16x16x32, 3x3: 1.3] 1
     few channels see each other   with G groups XLA's loops don't use the machine: each group is a dense convolution of
                                   its own [match, 4 groups: 57] 0.7; with one channel a group (depthwise) there is
                                   nothing to contract: products of shifted arrays, one an offset [17] 0.3
@@ -24,17 +26,16 @@ What moves or copies arrays runs over a few examples at once, so that these stay
 from dataclasses import replace
 from math import prod
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from jaxbp.layers import correlation as direct
-from jaxbp.layers.window import Grids, laid, taken
+from jaxbp.layers.cpu import CACHE, bytes_each, on_cpu, over_examples, over_pairs
+from jaxbp.layers.window import Grids, laid, padded, taken
 
-CACHE = 2**20  # bytes that stay near a core
-COPIES = 4  # of the examples that groups are taken of and put together in
+COPIES = 4  # of the examples, where these are taken apart and put together
 TILE = 2**12  # numbers of a row of the result that XLA leaves to one core
+WINDOW = 2**8  # examples times channels of y: with fewer at once, or more than twice as many, `match` is slower
 LANES = 8  # fewer neighbouring numbers than this are not worth moving apart
 FEW = 16  # with so many channels on either side XLA uses all cores as it is
 
@@ -92,14 +93,14 @@ def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) ->
     if prod(grids.window) == 1:
         seen, y = (z.reshape(-1, z.shape[-1]) for z in (taken(grids, (0,) * axes, x), y))
         return dot(seen.T, y).reshape(*grids.window, *seen.shape[1:], -1)
-    if axes == 2 and grids.dilation[-1] == 1:
-        return over_pairs(lambda x, y: channels_side_by_side(grids, x, y), x, y, fitting)
-    return direct.match(grids, x, y, groups)
-
-
-def on_cpu() -> bool:
-    """Whether the ways round are worth it."""
-    return jax.default_backend() == "cpu"
+    outputs = y.shape[-1]
+    narrow = outputs <= FEW and len(x) * outputs <= WINDOW
+    if axes == 1 or narrow or (grids.dilation[-1] > 1 and max(grids.stride) > 1):
+        return channels_as_examples(grids, x, y)
+    if grids.dilation[-1] > 1:
+        return over_pairs(lambda x, y: dilation_as_examples(grids, x, y), x, y, fitting // COPIES)
+    least = WINDOW // outputs
+    return over_pairs(lambda x, y: channels_side_by_side(grids, x, y), x, y, min(max(fitting, least), 2 * least))
 
 
 def strided(grids: Grids) -> bool:
@@ -199,6 +200,29 @@ def one_row_more(grids: Grids, x: Float[Array, "n h w c"], weight: Array) -> Flo
     return over_examples(fewer, x, CACHE // (2 * prod(more.small) * weight.shape[-1] * x.dtype.itemsize))
 
 
+def channels_as_examples(grids: Grids, x: Float[Array, "n *large c"], y: Array) -> Float[Array, "*window c o"]:
+    """match in the direct way, but with its axes put in order."""
+    x, window = jnp.moveaxis(x, (-1, 0), (0, -1)), jnp.moveaxis(y, 0, -2)
+    return jnp.moveaxis(direct.convolve(x, window, grids.dilation, grids.padding, rhs_dilation=grids.stride), 0, -2)
+
+
+def dilation_as_examples(grids: Grids, x: Float[Array, "n *large c"], y: Array) -> Float[Array, "*window c o"]:
+    """match with stride 1: positions q and p + l that are equal mod d meet no others, and are examples of their own."""
+    ones, zeros = (1,) * len(grids.window), (0,) * len(grids.window)
+    small = tuple(-(-q // d) for q, d in zip(grids.small, grids.dilation, strict=True))
+    large = tuple(q + k - 1 for q, k in zip(small, grids.window, strict=True))
+
+    def apart(x, low, sizes):
+        full = [d * size for d, size in zip(grids.dilation, sizes, strict=True)]
+        x = padded(x, [(a, b - a - h, 0) for a, b, h in zip(low, full, x.shape[1:-1], strict=True)], 0.0)
+        split = [size for pair in zip(sizes, grids.dilation, strict=True) for size in pair]
+        x = x.reshape(len(x), *split, -1)
+        return jnp.moveaxis(x, range(2, x.ndim, 2), range(1, 1 + len(sizes))).reshape(-1, *sizes, x.shape[-1])
+
+    undilated = Grids(grids.window, ones, ones, zeros, large, small)
+    return match(undilated, apart(x, grids.low, large), apart(y, zeros, small), 1)
+
+
 def channels_side_by_side(grids: Grids, x: Float[Array, "n h w c"], y: Array) -> Float[Array, "k1 k2 c o"]:
     """match with dilation 1 along the last axis, which w and c share: x as one image x[h, (w,c), n], y its window."""
     n, h, w, c = x.shape
@@ -208,45 +232,6 @@ def channels_side_by_side(grids: Grids, x: Float[Array, "n h w c"], y: Array) ->
     return direct.convolve(row, window, stride, (high, (before * c, behind * c)), rhs_dilation=dilation).reshape(
         *grids.window, c, -1
     )
-
-
-def over_examples(map_, x: Array, fitting: int):
-    """A map of examples, to one array or several, at most `fitting` examples at once."""
-    size, turns = in_turns(len(x), fitting)
-    if turns < 2:
-        return map_(x)
-    y = lax.map(lambda i: map_(part(x, i, size)), jnp.arange(turns))
-    y, rest = jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), y), x[size * turns :]
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), y, map_(rest)) if len(rest) else y
-
-
-def over_pairs(product, x: Array, y: Array, fitting: int) -> Array:
-    """A product that sums over examples, at most `fitting` at once."""
-    size, turns = in_turns(len(x), fitting)
-    rest = product(x[size * turns :], y[size * turns :]) if len(x) > size * turns else 0
-    if turns < 2:
-        return product(x[:size], y[:size]) + rest
-    shape = jax.eval_shape(product, x[:size], y[:size])
-    turn = lambda i, total: total + product(part(x, i, size), part(y, i, size))  # noqa: E731
-    return lax.fori_loop(0, turns, turn, rest + jnp.zeros(shape.shape, shape.dtype))
-
-
-def part(x: Array, i: Array, size: int) -> Array:
-    """Turn i's examples. Were x reshaped to [turns, size, ...] instead, XLA would make a copy of it where size is 1."""
-    return lax.dynamic_slice_in_dim(x, i * size, size)
-
-
-def in_turns(n: int, fitting: int) -> tuple[int, int]:
-    """How many of n examples at once, and how often; some are left only where that saves half of the turns."""
-    fitting = max(1, min(fitting, n))
-    size = max(size for size in range(1, fitting + 1) if n % size == 0)
-    size = size if 2 * size >= fitting else fitting
-    return size, n // size
-
-
-def bytes_each(*arrays: Array) -> int:
-    """What one example of them takes."""
-    return sum(prod(x.shape[1:]) * x.dtype.itemsize for x in arrays)
 
 
 def plane_bytes(grids: Grids, x: Array, weight: Array) -> int:

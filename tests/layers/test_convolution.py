@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from jaxbp import Dense, LayerError, Relu, check_layer
-from jaxbp.layers import correlation, routes
+from jaxbp.layers import correlation, cpu, routes
 from jaxbp.layers.convolution import Conv, ConvTranspose
 
 LAYERS = pytest.mark.parametrize("kind", [Conv, ConvTranspose])
@@ -88,10 +88,15 @@ def test_three_axes_obey_the_vjp_too(kind):
         ((4, 6, 5, 4), {"features": 8, "window": (3, 2), "dilation": 2, "groups": 4}),
         ((4, 6, 5, 4), {"features": 6, "window": (3, 3), "stride": 2, "groups": 2}),
         ((4, 3, 4, 5, 2), {"features": 3, "window": (2, 3, 2), "stride": (1, 2, 3)}),
+        ((4, 6, 5, 3), {"features": 2, "window": (2, 3), "dilation": (3, 2), "padding": ((3, 1), (1, 2))}),
+        ((4, 6, 7, 3), {"features": 2, "window": (3, 2), "dilation": (1, 3), "padding": "VALID"}),
+        ((4, 6, 5, 2), {"features": 3, "window": (2, 2), "dilation": (1, 2), "stride": (2, 1)}),
     ],
     ids=str,
 )
-def test_every_route_gives_what_the_direct_convolution_gives(kind, shape, settings):
+@pytest.mark.parametrize("narrow", [True, False])
+def test_every_route_gives_what_the_direct_convolution_gives(kind, shape, settings, narrow, monkeypatch):
+    monkeypatch.setattr(routes, "WINDOW", 2**8 if narrow else 0)
     layer = kind(**settings)
     with jax.enable_x64(True):
         x = jnp.asarray(normal(shape), jnp.float64)
@@ -116,7 +121,7 @@ def test_one_row_more_and_a_rest_of_examples_change_nothing(monkeypatch, example
     params = layer.init(jax.random.key(1), x)
     grids = layer._grids(x)
     assert routes.kept_on_one_core(grids, x, params["weight"])  # float32, and more than 16 channels
-    assert routes.in_turns(examples, 3) == ((2, 2) if examples == 4 else (3, 2))
+    assert cpu.in_turns(examples, 3) == ((2, 2) if examples == 4 else (3, 2))
 
     def plain(weight, x):
         return jax.lax.conv_general_dilated(x, weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
