@@ -51,6 +51,9 @@ class FromAutodiff(Layer):
 
     The residual is x, and each gradient runs the function forward again (under jit the runs are shared): the residuals
     of jax.vjp hold the parameters, which must reach the backward as an argument.
+
+    On CPU, XLA's gradients of convolutions are up to 300 times slower inside a scan (jax issue 12868), and so inside
+    `fit`: there take `Conv`, which is not, or `make_train_step`.
     """
 
     function: Callable

@@ -58,7 +58,8 @@ def train_epoch(
         raise ValueError(f"batch_size must be positive, not {batch_size}")
 
     def turn(state, indices, parts=micro_batches):
-        return _turn(model, loss, optimizer, parts, augment, state, data, indices)
+        state, metrics = update(model, loss, optimizer, parts, state, *take(data, indices, augment, state))
+        return state, metrics["loss"]
 
     order = epoch_order(state, len(jax.tree.leaves(data)[0]))
     full = len(order) - len(order) % batch_size
@@ -73,29 +74,6 @@ def parts_of(left: int, batch_size: int, micro_batches: int) -> int:
     """Into how many equal micro-batches to cut what is left over, for none to be larger than the others."""
     largest = max(1, batch_size // micro_batches)
     return next(n for n in range(1, left + 1) if left % n == 0 and left // n <= largest)
-
-
-@functools.partial(jax.jit, static_argnums=range(5))
-def _turn(model, loss, optimizer, micro_batches, augment, state, data, indices):
-    """One step on the examples at `indices`; returns the new state and the loss."""
-    state, metrics = update(model, loss, optimizer, micro_batches, state, *take(data, indices, augment, state))
-    return state, metrics["loss"]
-
-
-def _train_epoch_by_steps(model, loss, optimizer, batch_size, micro_batches, augment, state, data):
-    """`train_epoch` as a Python loop over compiled steps.
-
-    XLA's CPU backend runs a convolution's gradients up to 100 times slower inside a scan (jax issue 12868).
-    """
-    order = epoch_order(state, len(jax.tree.leaves(data)[0]))
-    losses = []
-    for i in range(0, len(order), batch_size):
-        indices = order[i : i + batch_size]
-        left = len(indices)
-        parts = micro_batches if left == batch_size else parts_of(left, batch_size, micro_batches)
-        state, value = _turn(model, loss, optimizer, parts, augment, state, data, indices)
-        losses.append(value)
-    return state, jnp.stack(losses)
 
 
 @functools.partial(jax.jit, static_argnums=range(3))
@@ -194,12 +172,11 @@ def fit(
         validation = jax.tree.map(jnp.asarray, validation)
         require_data(model, loss, state.params, validation)
 
-    epoch = _train_epoch_by_steps if jax.default_backend() == "cpu" else train_epoch
     history: History = {}
     bar = tqdm(range(epochs), desc="training", unit="epoch", disable=not progress)
     for _ in bar:
         before, start = state, time.perf_counter()
-        state, losses = epoch(model, loss, optimizer, batch_size, micro_batches, augment, before, data)
+        state, losses = train_epoch(model, loss, optimizer, batch_size, micro_batches, augment, before, data)
         losses = np.asarray(losses)
         if not np.isfinite(losses).all():
             raise _explained(model, loss, optimizer, batch_size, micro_batches, augment, before, data, losses)

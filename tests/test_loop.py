@@ -179,3 +179,12 @@ def test_no_data_is_an_error(data):
         jaxbp.fit(MODEL, LOSS, SGD, data, progress=False)
     with pytest.raises(ValueError, match="got an empty batch"):
         jaxbp.evaluate(MODEL, LOSS, fresh().params, *data)
+
+
+@pytest.mark.parametrize("examples", [2, 3])
+def test_a_last_batch_may_be_smaller_or_alone(examples):
+    model = Dense(3)
+    data = np.ones((examples, 2), np.float32), np.arange(examples)
+    state, history = jaxbp.fit(model, LOSS, optax.sgd(0.1), data, epochs=1, batch_size=2, progress=False)
+    assert int(state.step) == -(-examples // 2)
+    assert np.isfinite(history["loss"][0])

@@ -1,7 +1,7 @@
 """The two kinds of workload, a training step and the gradients of one layer, each by every engine.
 
 By hand and by jax.grad go the same model, loss, optimizer and numbers; only the backward pass differs. Except that
-jax.grad gets XLA's plain convolution (`plainly`): through the ways round of `jaxbp.layers.routes` it would be slower.
+jax.grad gets XLA's plain convolution (`plainly`): through the ways round of `jaxbp.layers.cpu` it would be slower.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import optax
 import jaxbp
 from experiments.benchmarks.engines import Engine, compiled, stepping
 
-plainly = mock.patch("jaxbp.layers.routes.on_cpu", new=bool)  # which answers False
+plainly = mock.patch("jaxbp.layers.cpu.on_cpu", new=bool)  # which answers False
 CROSS_ENTROPY = jaxbp.SoftmaxCrossEntropy()
 
 

@@ -20,7 +20,8 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxbp.layer import LayerError, describe
-from jaxbp.layers.cpu import CACHE, bytes_each, on_cpu, over_pairs
+from jaxbp.layers import cpu
+from jaxbp.layers.cpu import CACHE, bytes_each, over_pairs
 from jaxbp.layers.normalization import _Normalization, require_epsilon, scaled, scaled_gradient, standardized
 from jaxbp.layers.routes import wide
 
@@ -105,7 +106,7 @@ class BatchNorm(_Normalization):
 
         # A few examples at once: otherwise XLA would compute x̂ on the way forward, and keep it beside x.
         few = CACHE // bytes_each(g)
-        return over_pairs(sums, residuals.x, g, few) if on_cpu() else sums(residuals.x, g)
+        return over_pairs(sums, residuals.x, g, few) if cpu.on_cpu() else sums(residuals.x, g)
 
     def refresh(self, params, residuals):
         if not isinstance(residuals, Batch):

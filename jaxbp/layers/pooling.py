@@ -33,7 +33,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxbp.layer import Layer, LayerError, contract, describe, require_floating
-from jaxbp.layers.cpu import CACHE, bytes_each, on_cpu, over_examples
+from jaxbp.layers import cpu
+from jaxbp.layers.cpu import CACHE, bytes_each, over_examples
 from jaxbp.layers.routes import wide
 from jaxbp.layers.window import Grids, Padding, Sizes, Windowed, laid, taken
 
@@ -146,7 +147,7 @@ class GlobalAvgPool(Layer):
 
 def a_few_at_once(map_, x: Float[Array, "n *grid c"]):
     """A map of examples, on CPU in two turns or more over what stays in the cache, so that little is kept for it."""
-    return over_examples(map_, x, min(CACHE // bytes_each(x), len(x) // 2)) if on_cpu() else map_(x)
+    return over_examples(map_, x, min(CACHE // bytes_each(x), len(x) // 2)) if cpu.on_cpu() else map_(x)
 
 
 def largest(grids: Grids, x: Float[Array, "n *grid c"]) -> tuple[Array, Array]:

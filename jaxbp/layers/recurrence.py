@@ -42,7 +42,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxbp.initializers import Initializer, Orthogonal
 from jaxbp.layer import Layer, LayerError, contract, describe
-from jaxbp.layers.cpu import on_cpu
+from jaxbp.layers import cpu
 from jaxbp.layers.sequences import Sequences, State, in_time, require_sequences, values_of
 from jaxbp.reverse import layers
 
@@ -206,7 +206,7 @@ class Recurrence(Layer):
     def _halves(self, of: int, n: int) -> list[slice]:
         """Two slices on CPU (why, is said above) if the matmul of one time is large enough to gain by it; else one."""
         large = n * self.outputs * self.gates * self.outputs >= LARGE
-        return [slice(of // 2), slice(of // 2, of)] if on_cpu() and large and of > 1 else [slice(of)]
+        return [slice(of // 2), slice(of // 2, of)] if cpu.on_cpu() and large and of > 1 else [slice(of)]
 
     def _has_past(self, kept: Kept) -> Bool[Array, "n t"]:
         """Whether a time is not the first of its run. From the end, the run begins behind the padding."""

@@ -30,7 +30,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxbp.layers import correlation as direct
-from jaxbp.layers.cpu import CACHE, bytes_each, on_cpu, over_examples, over_pairs
+from jaxbp.layers import cpu
+from jaxbp.layers.cpu import CACHE, bytes_each, over_examples, over_pairs
 from jaxbp.layers.window import Grids, laid, padded, taken
 
 COPIES = 4  # of the examples, where these are taken apart and put together
@@ -42,7 +43,7 @@ FEW = 16  # with so many channels on either side XLA uses all cores as it is
 
 def correlate(grids: Grids, x: Float[Array, "n *large c"], weight: Array, groups: int) -> Float[Array, "n *small o"]:
     """large, window -> small."""
-    if not on_cpu() or (len(grids.window) == 1 < groups and not depthwise(x, groups)):
+    if not cpu.on_cpu() or (len(grids.window) == 1 < groups and not depthwise(x, groups)):
         return direct.correlate(grids, x, weight, groups)
     if depthwise(x, groups):
         repeats = weight.shape[-1] // x.shape[-1]
@@ -62,7 +63,7 @@ def correlate(grids: Grids, x: Float[Array, "n *large c"], weight: Array, groups
 def spread(grids: Grids, y: Float[Array, "n *small o"], weight: Array, groups: int) -> Float[Array, "n *large c"]:
     """small, window -> large."""
     channels = weight.shape[-2]
-    if not on_cpu() or (len(grids.window) == 1 < min(groups, channels)):
+    if not cpu.on_cpu() or (len(grids.window) == 1 < min(groups, channels)):
         return direct.spread(grids, y, weight, groups)
     if groups > 1 and channels == 1:
         return per_channel_adjoint(grids, y, weight, groups)
@@ -80,7 +81,7 @@ def spread(grids: Grids, y: Float[Array, "n *small o"], weight: Array, groups: i
 
 def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) -> Float[Array, "*window i o"]:
     """large, small -> window."""
-    if not on_cpu():
+    if not cpu.on_cpu():
         return direct.match(grids, x, y, groups)
     axes, fitting = len(grids.window), CACHE // bytes_each(x, y)
     if depthwise(x, groups):
