@@ -210,9 +210,9 @@ def draw_norms(norms: dict[int, np.ndarray], limit: float) -> Figure:
         axes.bar(bins[:-1], counts, widths, align="edge", color=np.where(clipped, ORANGE, BLUE))
         axes.axvline(limit, color=INK, linewidth=1.2)
         axes.set(xscale="log", yticks=[], xlim=(bins[0], bins[-1]))
-        axes.text(0.01, 0.72, f"step {step}", transform=axes.transAxes, color=INK, fontsize=9)
+        axes.text(0.99, 0.72, f"step {step}", transform=axes.transAxes, color=INK, fontsize=9, ha="right")
         share = f"{(found > limit).mean():.0%} clipped"
-        axes.text(0.01, 0.4, share, transform=axes.transAxes, color=ORANGE, fontsize=9)
+        axes.text(0.99, 0.44, share, transform=axes.transAxes, color=ORANGE, fontsize=9, ha="right")
         axes.spines[["top", "right", "left"]].set_visible(False)
     panels[-1].set_xlabel("norm of an example's gradient, ‖Gₙ‖")
     panels[0].set_title(f"Per-example gradients, and the limit C = {limit:g}", fontsize=11)

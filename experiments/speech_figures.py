@@ -82,13 +82,12 @@ def errors_by_speaker(rates: Mapping[str, float]) -> Figure:
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
     names = sorted(rates, key=rates.get)
-    bars = axes.barh(names, [100 * rates[name] for name in names], color=BLUE, height=0.65)
-    axes.bar_label(bars, fmt="%.1f %%", padding=3, color=INK, fontsize=9)
+    labels = [f"{name}   {100 * rates[name]:.1f} %" for name in names]
+    axes.barh(labels, [100 * rates[name] for name in names], color=BLUE, height=0.65)
     mean = 100 * float(np.mean(list(rates.values())))
     axes.axvline(mean, color=ORANGE, linestyle="--", linewidth=1.4)
     axes.set_title(f"Never heard before: {mean:.1f} % misheard on average", color=INK)
     axes.set(xlabel="misheard digits (%)")
-    axes.margins(x=0.14)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     return figure
@@ -107,12 +106,14 @@ def draw_spectrogram(axes: Axes, frames: Float[np.ndarray, "frames filters"], fr
 
 
 def draw_posteriors(axes: Axes, times, posteriors: Float[np.ndarray, "t 11"], digits: Sequence[int], linewidth) -> None:
-    """One curve for each digit that was said, with its name where it rises above one half."""
+    """One curve for each digit that was said, with its name above each of its hills higher than a quarter."""
     for digit in sorted(set(digits)):
         track = posteriors[:, digit + 1]
         axes.plot(times, track, color=COLORS[digit], linewidth=linewidth)
-        for t in np.flatnonzero((track > 0.5) & (np.diff(track > 0.5, prepend=False))):
-            axes.annotate(str(digit), (times[t], 1.03), color="white", ha="left", fontsize=12, fontweight="bold")
+        edges = np.flatnonzero(np.diff(track > 0.25, prepend=False, append=False))
+        for start, end in edges.reshape(-1, 2):
+            peak = times[start + np.argmax(track[start:end])]
+            axes.annotate(str(digit), (peak, 1.03), color="white", ha="center", fontsize=12, fontweight="bold")
     axes.set_ylim(0, 1.18)
     axes.set_yticks([0, 0.5, 1])
     axes.spines[["top", "right"]].set_visible(False)
