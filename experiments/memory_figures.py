@@ -30,9 +30,11 @@ def score_by_length(runs: Runs, score: str, chance: float, solved: float) -> Fig
             name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=INK, fontsize=8
         )
     left.set(xlabel="length", ylabel=score, title="After training", xticks=sorted({run["length"] for run in runs}))
-    right.set(xlabel="share of the training", ylabel="loss", title=f"On the way, length {longest}", yscale="log")
+    right.set(xlabel="share of the training", ylabel="loss", title=f"On the way, length {longest}")
     if solved < chance:
         left.set_yscale("log")
+    if min(min(run["losses"]) for run in runs if run["length"] == longest) < right.get_ylim()[1] / 10:
+        right.set_yscale("log")
     for axes in (left, right):
         axes.grid(color=GREY, alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,7 @@
 """Spoken digits: recordings of six speakers, heard one by one or in strings.
 
-isolated    one digit, by a convolutional network
-strings     1 to 7 digits of one speaker with pauses in between, by a bidirectional recurrent network and CTC
+    isolated    one digit, by a convolutional network
+    strings     1 to 7 digits of one speaker with pauses in between, by a bidirectional recurrent network and CTC
 
 Each is tested on recordings that training never heard: a random tenth of every speaker's takes, the tenth that the data
 set calls its test (takes 0 to 4), or all that a held-out speaker says. Training recordings are changed anew in each

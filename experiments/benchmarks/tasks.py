@@ -1,7 +1,7 @@
 """The two kinds of workload, a training step and the gradients of one layer, each by every engine.
 
 By hand and by jax.grad go the same model, loss, optimizer and numbers; only the backward pass differs. Except that
-jax.grad gets XLA's plain convolution (`plainly`): through the ways round of `jaxbp.layers.cpu` it would be slower.
+jax.grad gets XLA's plain convolution (`plainly`): through the ways round of `jaxbp.layers.routes` it would be slower.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,7 @@ class TrainingStep:
 
     torch_model: the same in PyTorch, () -> (module, a function of its parameters that makes the optimizer); None where
         there is none to compare with.
+    in_scan: so many steps in one `lax.scan`, instead of one alone.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TrainingStep:
     torch_model: Callable[[], tuple[Any, Any]] | None = None
     loss: jaxbp.Loss = CROSS_ENTROPY
     classes: int = 10
+    in_scan: int = 0
 
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
         """Random inputs and labels."""
@@ -89,6 +91,12 @@ class TrainingStep:
 
     def _stepping(self, step) -> Engine:
         x, targets = jax.tree.map(jax.numpy.asarray, self.batch())
+        if self.in_scan:
+            one = step
+
+            def step(state, x, targets):
+                return jax.lax.scan(lambda state, _: one(state, x, targets), state, length=self.in_scan)
+
         return stepping(step, jaxbp.TrainState.create(self.model, self.optimizer, x, jax.random.key(0)), x, targets)
 
 

@@ -83,6 +83,7 @@ WORKLOADS: dict[str, Work] = {
             torch_mlp(784, *WIDTHS, dropout=0.5, adam=True),
         ),
         TrainingStep("lenet-sgd", jaxbp.lenet(), SGD, (128, 28, 28, 1), torch_lenet),
+        TrainingStep("lenet-sgd, two steps in a scan", jaxbp.lenet(), SGD, (128, 28, 28, 1), in_scan=2),
         TrainingStep("resnet20-sgd", jaxbp.resnet(), SGD, (32, 32, 32, 3)),
         LayerGradients("max-pool 2x2, gradient", jaxbp.MaxPool((2, 2)), (128, 28, 28, 32)),
         LayerGradients("max-pool 2x2, with forward", jaxbp.MaxPool((2, 2)), (128, 28, 28, 32), with_forward=True),

@@ -27,6 +27,7 @@ b = bias_ih + bias_hh.
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 from jaxbp.layers.recurrence import Recurrence
@@ -50,12 +51,10 @@ class LSTMRecurrence(Recurrence):
 
     def step(self, z, p, state):
         _, c_before = state
-        # σ(a) = (1 + tanh(a/2)) / 2: one function for all four blocks, in one pass.
-        half = jnp.repeat(jnp.array([0.5, 0.5, 0.0, 0.5], z.dtype), self.outputs)
-        gates = (1 - half) * jnp.tanh((1 - half) * (z + p)) + half
-        i, f, g, o = jnp.split(gates, 4, -1)
+        i, f, g, o = jnp.split(z + p, 4, -1)
+        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
         c = f * c_before + i * g
-        return (o * jnp.tanh(c), c), (gates, c_before)
+        return (o * jnp.tanh(c), c), (jnp.concatenate([i, f, g, o], -1), c_before)
 
     def step_back(self, kept, before, d):
         (gates, c_before), (dh, dc) = kept, d

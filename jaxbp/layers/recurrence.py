@@ -48,7 +48,8 @@ from jaxbp.reverse import layers
 
 Buffers = tuple[Array, ...]
 
-LARGE = 2**22  # multiplications
+LARGE = 2**22  # multiplications of one time that are worth two matmuls
+MANY = 32  # examples; with fewer a matmul mostly waits for the weight
 
 
 class Kept(NamedTuple):
@@ -205,8 +206,8 @@ class Recurrence(Layer):
 
     def _halves(self, of: int, n: int) -> list[slice]:
         """Two slices on CPU (why, is said above) if the matmul of one time is large enough to gain by it; else one."""
-        large = n * self.outputs * self.gates * self.outputs >= LARGE
-        return [slice(of // 2), slice(of // 2, of)] if cpu.on_cpu() and large and of > 1 else [slice(of)]
+        worth = cpu.on_cpu() and n >= MANY and n * self.outputs * self.gates * self.outputs >= LARGE
+        return [slice(of // 2), slice(of // 2, of)] if worth and of > 1 else [slice(of)]
 
     def _has_past(self, kept: Kept) -> Bool[Array, "n t"]:
         """Whether a time is not the first of its run. From the end, the run begins behind the padding."""

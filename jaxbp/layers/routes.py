@@ -7,7 +7,7 @@ backends the direct way is taken.
                                   of the result, and runs on one core where these are few; the other takes what has more
                                   rows than went in. So one row more is asked for, and dropped [14x14x32, 5x5: 11] 7.
                                   jax.grad of it is slow: XLA has no fast way for the window that it asks for
-    match                         axes in the order of a plain convolution: in a loop XLA is slow without [160] 0.7.
+    match                         axes as in a plain convolution: in a loop XLA is slow without [8x8x32, 3x3: 53] 0.4.
                                   Over two axes w and c share one: the result, otherwise the window's few positions,
                                   becomes wide enough for all cores, with a stride too [32x32x32, 3x3, stride 2: 3] 1.4.
                                   With a dilation each kind of positions is an example [16x16x32, 3x3: 1.3] 1
@@ -36,9 +36,10 @@ from jaxbp.layers.window import Grids, laid, padded, taken
 
 COPIES = 4  # of the examples, where these are taken apart and put together
 TILE = 2**12  # numbers of a row of the result that XLA leaves to one core
-WINDOW = 2**8  # examples times channels of y: with fewer at once, or more than twice as many, `match` is slower
+AT_ONCE = 2**8  # examples times channels of y: with fewer, or many more, `match` is slower
 LANES = 8  # fewer neighbouring numbers than this are not worth moving apart
-FEW = 16  # with so many channels on either side XLA uses all cores as it is
+FEW, WIDE = 16, 128  # with no more channels on either side, or so many in the result, XLA uses all cores as it is
+LONG = 2**9  # products in a sum: with fewer one core is enough, but for few channels
 
 
 def correlate(grids: Grids, x: Float[Array, "n *large c"], weight: Array, groups: int) -> Float[Array, "n *small o"]:
@@ -95,13 +96,14 @@ def match(grids: Grids, x: Float[Array, "n *large c"], y: Array, groups: int) ->
         seen, y = (z.reshape(-1, z.shape[-1]) for z in (taken(grids, (0,) * axes, x), y))
         return dot(seen.T, y).reshape(*grids.window, *seen.shape[1:], -1)
     outputs = y.shape[-1]
-    narrow = outputs <= FEW and len(x) * outputs <= WINDOW
-    if axes == 1 or narrow or (grids.dilation[-1] > 1 and max(grids.stride) > 1):
+    narrow = outputs <= FEW and len(x) * outputs <= AT_ONCE
+    if axes == 1 or narrow or (grids.dilation[-1] > 1 and not dilation_fits(grids)):
         return channels_as_examples(grids, x, y)
     if grids.dilation[-1] > 1:
         return over_pairs(lambda x, y: dilation_as_examples(grids, x, y), x, y, fitting // COPIES)
-    least = WINDOW // outputs
-    return over_pairs(lambda x, y: channels_side_by_side(grids, x, y), x, y, min(max(fitting, least), 2 * least))
+    least = AT_ONCE // outputs
+    together = min(max(fitting, least), max(2 * least, LANES))
+    return over_pairs(lambda x, y: channels_side_by_side(grids, x, y), x, y, together)
 
 
 def strided(grids: Grids) -> bool:
@@ -183,9 +185,10 @@ def mirrored(grids: Grids) -> Grids:
 def kept_on_one_core(grids: Grids, x: Array, weight: Array) -> bool:
     """Whether XLA would run correlate on one core, and one row more than there are in x is a small price."""
     inputs, outputs = weight.shape[-2:]
-    narrow = inputs > 1 and outputs >= LANES and max(inputs, outputs) > FEW and grids.small[-1] * outputs <= TILE
+    narrow = LANES <= outputs < WIDE and max(inputs, outputs) > FEW and grids.small[-1] * outputs <= TILE
     return (
         narrow
+        and (1 < inputs < LANES or prod(grids.window) * inputs >= LONG)
         and len(grids.window) == 2
         and grids.stride[0] == 1
         and x.dtype.itemsize <= 4
@@ -207,11 +210,23 @@ def channels_as_examples(grids: Grids, x: Float[Array, "n *large c"], y: Array) 
     return jnp.moveaxis(direct.convolve(x, window, grids.dilation, grids.padding, rhs_dilation=grids.stride), 0, -2)
 
 
-def dilation_as_examples(grids: Grids, x: Float[Array, "n *large c"], y: Array) -> Float[Array, "*window c o"]:
-    """match with stride 1: positions q and p + l that are equal mod d meet no others, and are examples of their own."""
+def dilation_fits(grids: Grids) -> bool:
+    """Whether `dilation_as_examples` holds, and makes the large grid not much larger."""
+    large = prod(d * size for d, size in zip(grids.dilation, undilated(grids).large, strict=True))
+    return max(grids.stride) == 1 and large <= 2 * prod(grids.large)
+
+
+def undilated(grids: Grids) -> Grids:
+    """The grids of one kind of positions."""
     ones, zeros = (1,) * len(grids.window), (0,) * len(grids.window)
     small = tuple(-(-q // d) for q, d in zip(grids.small, grids.dilation, strict=True))
     large = tuple(q + k - 1 for q, k in zip(small, grids.window, strict=True))
+    return Grids(grids.window, ones, ones, zeros, large, small)
+
+
+def dilation_as_examples(grids: Grids, x: Float[Array, "n *large c"], y: Array) -> Float[Array, "*window c o"]:
+    """match with stride 1: positions q and p + l that are equal mod d meet no others, and are examples of their own."""
+    one_kind = undilated(grids)
 
     def apart(x, low, sizes):
         full = [d * size for d, size in zip(grids.dilation, sizes, strict=True)]
@@ -220,8 +235,7 @@ def dilation_as_examples(grids: Grids, x: Float[Array, "n *large c"], y: Array) 
         x = x.reshape(len(x), *split, -1)
         return jnp.moveaxis(x, range(2, x.ndim, 2), range(1, 1 + len(sizes))).reshape(-1, *sizes, x.shape[-1])
 
-    undilated = Grids(grids.window, ones, ones, zeros, large, small)
-    return match(undilated, apart(x, grids.low, large), apart(y, zeros, small), 1)
+    return match(one_kind, apart(x, grids.low, one_kind.large), apart(y, one_kind.low, one_kind.small), 1)
 
 
 def channels_side_by_side(grids: Grids, x: Float[Array, "n h w c"], y: Array) -> Float[Array, "k1 k2 c o"]:

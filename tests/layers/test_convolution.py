@@ -96,7 +96,9 @@ def test_three_axes_obey_the_vjp_too(kind):
 )
 @pytest.mark.parametrize("narrow", [True, False])
 def test_every_route_gives_what_the_direct_convolution_gives(kind, shape, settings, narrow, monkeypatch):
-    monkeypatch.setattr(routes, "WINDOW", 2**8 if narrow else 0)
+    if not narrow:  # side by side, two or three examples at once
+        monkeypatch.setattr(routes, "AT_ONCE", 20)
+        monkeypatch.setattr(routes, "CACHE", 2**10)
     layer = kind(**settings)
     with jax.enable_x64(True):
         x = jnp.asarray(normal(shape), jnp.float64)
@@ -114,13 +116,60 @@ def test_every_route_gives_what_the_direct_convolution_gives(kind, shape, settin
             chex.assert_trees_all_close(*ways(*factors), rtol=1e-11, atol=1e-11)
 
 
+@LAYERS
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"window": (3, 3)},
+        {"window": (3, 3), "stride": 2},
+        {"window": (3, 3), "dilation": 2},
+        {"window": (3, 3), "dilation": 2, "stride": 2},
+        {"window": (3,)},
+        {"window": (2, 2, 2)},
+        {"window": (3, 3), "groups": 2},
+    ],
+    ids=str,
+)
+def test_gradients_are_plain_convolutions(kind, settings):
+    """Others take XLA a hundred times as long inside a loop, and so inside `fit` (jax issue 12868)."""
+    layer, x = kind(32, **settings), normal((16, *(8,) * len(settings["window"]), 32))
+    params = layer.init(jax.random.key(0), x)
+    y, residuals = layer.forward(params, x)
+    gradients = [
+        lambda g: layer.param_gradient(params, residuals, g),
+        lambda g: layer.input_gradient(params, residuals, g),
+    ]
+    found = [e for gradient in gradients for e in equations(jax.make_jaxpr(gradient)(y).jaxpr)]
+    convolutions = [e for e in found if e.primitive.name == "conv_general_dilated"]
+    assert convolutions
+    for equation in convolutions:
+        n, last = equation.params["dimension_numbers"], y.ndim - 1
+        channels_last = {(0, rank, *range(1, rank)) for rank in range(2, last + 1)}
+        assert n.lhs_spec in channels_last
+        assert n.out_spec in channels_last
+        assert n.rhs_spec in {(rank, rank - 1, *range(rank - 1)) for rank in range(2, last + 1)}
+
+
+def equations(jaxpr):
+    """All of them, those inside loops and calls too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")
+        ):
+            if hasattr(inner, "jaxpr"):
+                yield from equations(inner.jaxpr)
+            elif hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
 @pytest.mark.parametrize("examples", [4, 7], ids="{} examples".format)
 def test_one_row_more_and_a_rest_of_examples_change_nothing(monkeypatch, examples):
-    monkeypatch.setattr(routes, "CACHE", 3 * 4 * 8 * 8 * (20 + 24))  # bytes of three examples: 7 of them leave one
-    layer, x = Conv(24, (3, 3)), normal((examples, 8, 8, 20))
+    monkeypatch.setattr(routes, "CACHE", 3 * 4 * 8 * 8 * (24 + 24))  # bytes of three examples: 7 of them leave one
+    layer, x = Conv(24, (5, 5)), normal((examples, 8, 8, 24))
     params = layer.init(jax.random.key(1), x)
     grids = layer._grids(x)
-    assert routes.kept_on_one_core(grids, x, params["weight"])  # float32, and more than 16 channels
+    assert routes.kept_on_one_core(grids, x, params["weight"])  # float32, and long sums
     assert cpu.in_turns(examples, 3) == ((2, 2) if examples == 4 else (3, 2))
 
     def plain(weight, x):
