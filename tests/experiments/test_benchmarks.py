@@ -22,8 +22,9 @@ from experiments.benchmarks.workloads import WORKLOADS, mlp
 from tests.arrays import normal
 
 
-def test_both_engines_take_the_same_step():
-    work = TrainingStep("small", mlp(5, 3, dropout=0.5), optax.sgd(0.1), (4, 6), classes=3)
+@pytest.mark.parametrize("in_scan", [0, 2])
+def test_both_engines_take_the_same_step(in_scan):
+    work = TrainingStep("small", mlp(5, 3, dropout=0.5), optax.sgd(0.1), (4, 6), classes=3, in_scan=in_scan)
     after = []
     for engine in (work.by_jaxbp(), work.by_autodiff()):
         state = jaxbp.TrainState.create(work.model, work.optimizer, work.batch()[0], jax.random.key(0))
