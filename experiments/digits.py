@@ -14,16 +14,16 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import jaxbp
-from experiments.output import command_line, save_results
-from experiments.training import adamw, draw_results, predict, train
+from experiments.shared.command_line import command_line, save_results
+from experiments.shared.image_training import adamw, draw_results, predict, train
 
 MODEL = jaxbp.Serial(
     jaxbp.Flatten(),
     jaxbp.Dense(256, initializer=jaxbp.He()),
-    jaxbp.Relu(),
+    jaxbp.ReLU(),
     jaxbp.Dropout(0.3),
     jaxbp.Dense(256, initializer=jaxbp.He()),
-    jaxbp.Relu(),
+    jaxbp.ReLU(),
     jaxbp.Dropout(0.3),
     jaxbp.Dense(10),
 )

@@ -26,18 +26,18 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from tqdm.auto import tqdm
 
 import jaxbp
-from experiments.data import load_mnist
-from experiments.figures import BLUE, GREY, INK, ORANGE, pictures
-from experiments.output import command_line, save_figure, save_results
-from experiments.training import Examples
-from jaxbp.quantities.moments import NoiseScale, noise_scale
+from experiments.shared.command_line import command_line, save_figure, save_results
+from experiments.shared.datasets import load_mnist
+from experiments.shared.image_training import Examples
+from experiments.shared.plots import BLUE, GREY, INK, ORANGE, pictures
+from jaxbp.quantities.gradient_statistics import NoiseScale, noise_scale
 
 MODEL = jaxbp.Serial(
     jaxbp.Flatten(),
     jaxbp.Dense(300, initializer=jaxbp.He()),
-    jaxbp.Relu(),
+    jaxbp.ReLU(),
     jaxbp.Dense(100, initializer=jaxbp.He()),
-    jaxbp.Relu(),
+    jaxbp.ReLU(),
     jaxbp.Dense(10),
 )
 LOSS = jaxbp.SoftmaxCrossEntropy()
@@ -78,7 +78,7 @@ def flip(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarr
 @jax.jit
 def scores(params, x, targets):
     """‖G_n‖ and the loss of each example, [n] both."""
-    _, found = jaxbp.value_and_quantities(MODEL, LOSS, {"norms": jaxbp.gradient_norms})(params, x, targets)
+    _, found = jaxbp.value_and_quantities(MODEL, LOSS, {"norms": jaxbp.per_example_norms})(params, x, targets)
     return found["norms"], LOSS.per_example(MODEL.forward(params, x)[0], targets)[0]
 
 
@@ -91,7 +91,7 @@ def measure(params, x, targets) -> NoiseScale:
 class Trained(NamedTuple):
     """The parameters, the noise scale by step, and every example's ‖G_n‖ and loss, means over the epochs' ends."""
 
-    params: jaxbp.layer.Params
+    params: jaxbp.Params
     scales: dict[int, NoiseScale]
     norms: np.ndarray
     losses: np.ndarray
@@ -121,7 +121,7 @@ def train(options: Options, data: Examples) -> Trained:
     return Trained(state.params, scales, *np.mean(ranked, 0))
 
 
-def rank(params: jaxbp.layer.Params, data: Examples, batch_size: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+def rank(params: jaxbp.Params, data: Examples, batch_size: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """‖G_n‖ and loss of every example."""
     parts = [scores(params, *(array[i : i + batch_size] for array in data)) for i in range(0, len(data[0]), batch_size)]
     sizes, losses = zip(*parts, strict=True)

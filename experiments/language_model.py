@@ -23,11 +23,11 @@ import optax
 from jaxtyping import Float, Int32
 
 import jaxbp
-from experiments.data import DataError
-from experiments.output import command_line, save_figure, save_results
-from experiments.text_data import load_shakespeare
-from experiments.text_figures import language_curves, surprise
-from experiments.weights import has_weights, load_config, load_weights, save_weights
+from experiments.shared.command_line import command_line, save_figure, save_results
+from experiments.shared.datasets import DataError
+from experiments.shared.text_datasets import load_shakespeare
+from experiments.shared.text_plots import language_curves, surprise
+from experiments.shared.weights import has_weights, load_config, load_weights, save_weights
 
 LOSS = jaxbp.SoftmaxCrossEntropy()
 Windows = Int32[np.ndarray, "w t"]
@@ -47,7 +47,7 @@ class Size:
 
     def model(self, characters: int) -> jaxbp.LanguageModel:
         """The decoder of a transformer, with one embedding at both ends."""
-        gelu = jaxbp.Gelu(approximate=True)
+        gelu = jaxbp.GELU(approximate=True)
         kind = {"causal": True, "dropout": self.dropout, "activation": gelu, "bias": False}
         block = jaxbp.encoder_block(self.features, self.heads, **kind)
         drop = [jaxbp.Dropout(self.dropout)] if self.dropout else []

@@ -30,10 +30,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 from tqdm.auto import tqdm
 
 import jaxbp
-from experiments.data import load_mnist
-from experiments.figures import BLUE, GREEN, GREY, INK, ORANGE
-from experiments.output import command_line, save_figure, save_results
-from experiments.training import Examples
+from experiments.shared.command_line import command_line, save_figure, save_results
+from experiments.shared.datasets import load_mnist
+from experiments.shared.image_training import Examples
+from experiments.shared.plots import BLUE, GREEN, GREY, INK, ORANGE
 from jaxbp.quantities.clipping import clipped_value_and_grad
 
 try:
@@ -96,7 +96,7 @@ class Spending(NamedTuple):
     steps: int
     epsilons: list[float]
     accuracies: list[float]
-    params: jaxbp.layer.Params
+    params: jaxbp.Params
     norms: dict[int, np.ndarray]
 
 

@@ -25,8 +25,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import jaxbp
-from experiments.figures import BLUE, GREY, INK, ORANGE
-from experiments.output import command_line, save_figure, save_results
+from experiments.shared.command_line import command_line, save_figure, save_results
+from experiments.shared.plots import BLUE, GREY, INK, ORANGE
 
 
 @dataclass(frozen=True)

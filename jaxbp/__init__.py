@@ -1,291 +1,50 @@
 """jaxbp: neural networks in JAX, trained by backpropagation written out by hand, each gradient proved against jax.grad.
 
-model = jaxbp.Serial(jaxbp.Dense(128), jaxbp.Relu(), jaxbp.Dense(10))
+model = jaxbp.Serial(jaxbp.Dense(128), jaxbp.ReLU(), jaxbp.Dense(10))
 params = model.init(jax.random.key(0), x)
 value, grads = jaxbp.value_and_grad(model, jaxbp.SoftmaxCrossEntropy())(params, x, labels)
+
+Every public name is here, and in the namespace of its kind: `jaxbp.layers`, `.losses`, `.quantities`, `.curvature`,
+`.credit`, `.training`, `.inspection`, `.verification`, `.decoding`, `.models`.
 """
 
-from jaxbp.backprop import Quantity, value_and_grad, value_and_quantities
-from jaxbp.check import check_gradients
-from jaxbp.compose import Parallel, Recompute, Repeat, Residual, Serial
-from jaxbp.credit import (
-    BatchSigns,
-    DirectFeedback,
-    FeedbackAlignment,
-    FixedSigns,
-    KolenPollack,
-    LocalLoss,
-    UniformSigns,
-    WeightMirror,
-    mirror_weights,
+from jaxbp import (
+    backprop,
+    combinators,
+    core,
+    credit,
+    curvature,
+    decoding,
+    initializers,
+    inspection,
+    interop,
+    layers,
+    losses,
+    models,
+    quantities,
+    training,
+    verification,
 )
-from jaxbp.decoding import Decoded, beam_decode, greedy_decode
-from jaxbp.diverged import Diverged
-from jaxbp.feedback import (
-    Angles,
-    Arrived,
-    DeltaRule,
-    WeightRule,
-    alignment_angles,
-    feedback_value_and_grad,
-    init_feedback,
-)
-from jaxbp.figures import plot_flow
-from jaxbp.generate import Generated, beam_search, generate
-from jaxbp.initializers import Glorot, He, LeCun, Normal, Orthogonal
-from jaxbp.inspect import layer_sizes, summary, trace
-from jaxbp.interop import FromAutodiff, as_custom_vjp
-from jaxbp.kfac import KfacState, kfac
-from jaxbp.laws import check_layer
-from jaxbp.layer import Layer, LayerError, Site
-from jaxbp.layers import (
-    GRU,
-    LSTM,
-    RNN,
-    AdaptiveAvgPool,
-    Attention,
-    AvgPool,
-    BatchNorm,
-    Bidirectional,
-    Concatenate,
-    Context,
-    Conv,
-    ConvTranspose,
-    Dense,
-    Dropout,
-    Elu,
-    Embedding,
-    EncoderDecoder,
-    Flatten,
-    Gelu,
-    GlobalAvgPool,
-    GroupNorm,
-    Heads,
-    Identity,
-    InstanceNorm,
-    LanguageModel,
-    LayerNorm,
-    LeakyRelu,
-    LearnedPositions,
-    LogSoftmax,
-    MaxOverTime,
-    MaxPool,
-    MeanOverTime,
-    MultiHeadAttention,
-    OnValues,
-    Own,
-    PlainAttention,
-    Relu,
-    Reshape,
-    RMSNorm,
-    Sequences,
-    Sigmoid,
-    Silu,
-    SinusoidalPositions,
-    Softmax,
-    Softplus,
-    SpatialDropout,
-    Sublayer,
-    Sum,
-    Tanh,
-    TiedEmbedding,
-    Values,
-    ZeroPadding,
-    initial_states,
-)
-from jaxbp.loop import evaluate, fit, train_epoch
-from jaxbp.losses import (
-    CTC,
-    BinaryCrossEntropy,
-    HalfSquaredError,
-    Huber,
-    LinearCrossEntropy,
-    Loss,
-    MeanSquaredError,
-    SoftmaxCrossEntropy,
-    Transcripts,
-)
-from jaxbp.models import lenet, resnet
-from jaxbp.projection import Projection
-from jaxbp.quantities.clipping import clipped_value_and_grad
-from jaxbp.quantities.columns import Empirical, Exact, MonteCarlo
-from jaxbp.quantities.curvature import as_flat, as_scipy, ggn_diagonal, ggn_operator, ggn_products, hessian_operator
-from jaxbp.quantities.ekfac import Eigen, ekfac, kronecker_eigenbasis, precondition
-from jaxbp.quantities.ghost_norms import gradient_norms, layer_gradient_norms
-from jaxbp.quantities.kernels import gram_matrix, tangent_kernel
-from jaxbp.quantities.kronecker import Factors, damped_inverse, kfac_expand, kfac_reduce, kronecker_factors
-from jaxbp.quantities.moments import (
-    NoiseScale,
-    gradient_second_moment,
-    gradient_variance,
-    noise_scale,
-    signal_to_noise,
-)
-from jaxbp.quantities.per_example import individual_gradients
-from jaxbp.reverse import Composite, delta, keep, leaves, param_gradient, revisit, sweep
-from jaxbp.train import TrainState, make_train_step
-from jaxbp.transformer import decoder_block, encoder_block
-from jaxbp.truncated import truncated_value_and_grad
+from jaxbp.backprop import *
+from jaxbp.combinators import *
+from jaxbp.core import *
+from jaxbp.credit import *
+from jaxbp.curvature import *
+from jaxbp.decoding import *
+from jaxbp.initializers import *
+from jaxbp.inspection import *
+from jaxbp.interop import *
+from jaxbp.layers import *
+from jaxbp.losses import *
+from jaxbp.models import *
+from jaxbp.quantities import *
+from jaxbp.training import *
+from jaxbp.verification import *
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "CTC",
-    "GRU",
-    "LSTM",
-    "RNN",
-    "AdaptiveAvgPool",
-    "Angles",
-    "Arrived",
-    "Attention",
-    "AvgPool",
-    "BatchNorm",
-    "BatchSigns",
-    "Bidirectional",
-    "BinaryCrossEntropy",
-    "Composite",
-    "Concatenate",
-    "Context",
-    "Conv",
-    "ConvTranspose",
-    "Decoded",
-    "DeltaRule",
-    "Dense",
-    "DirectFeedback",
-    "Diverged",
-    "Dropout",
-    "Eigen",
-    "Elu",
-    "Embedding",
-    "Empirical",
-    "EncoderDecoder",
-    "Exact",
-    "Factors",
-    "FeedbackAlignment",
-    "FixedSigns",
-    "Flatten",
-    "FromAutodiff",
-    "Gelu",
-    "Generated",
-    "GlobalAvgPool",
-    "Glorot",
-    "GroupNorm",
-    "HalfSquaredError",
-    "He",
-    "Heads",
-    "Huber",
-    "Identity",
-    "InstanceNorm",
-    "KfacState",
-    "KolenPollack",
-    "LanguageModel",
-    "Layer",
-    "LayerError",
-    "LayerNorm",
-    "LeCun",
-    "LeakyRelu",
-    "LearnedPositions",
-    "LinearCrossEntropy",
-    "LocalLoss",
-    "LogSoftmax",
-    "Loss",
-    "MaxOverTime",
-    "MaxPool",
-    "MeanOverTime",
-    "MeanSquaredError",
-    "MonteCarlo",
-    "MultiHeadAttention",
-    "NoiseScale",
-    "Normal",
-    "OnValues",
-    "Orthogonal",
-    "Own",
-    "Parallel",
-    "PlainAttention",
-    "Projection",
-    "Quantity",
-    "RMSNorm",
-    "Recompute",
-    "Relu",
-    "Repeat",
-    "Reshape",
-    "Residual",
-    "Sequences",
-    "Serial",
-    "Sigmoid",
-    "Silu",
-    "SinusoidalPositions",
-    "Site",
-    "Softmax",
-    "SoftmaxCrossEntropy",
-    "Softplus",
-    "SpatialDropout",
-    "Sublayer",
-    "Sum",
-    "Tanh",
-    "TiedEmbedding",
-    "TrainState",
-    "Transcripts",
-    "UniformSigns",
-    "Values",
-    "WeightMirror",
-    "WeightRule",
-    "ZeroPadding",
-    "alignment_angles",
-    "as_custom_vjp",
-    "as_flat",
-    "as_scipy",
-    "beam_decode",
-    "beam_search",
-    "check_gradients",
-    "check_layer",
-    "clipped_value_and_grad",
-    "damped_inverse",
-    "decoder_block",
-    "delta",
-    "ekfac",
-    "encoder_block",
-    "evaluate",
-    "feedback_value_and_grad",
-    "fit",
-    "generate",
-    "ggn_diagonal",
-    "ggn_operator",
-    "ggn_products",
-    "gradient_norms",
-    "gradient_second_moment",
-    "gradient_variance",
-    "gram_matrix",
-    "greedy_decode",
-    "hessian_operator",
-    "individual_gradients",
-    "init_feedback",
-    "initial_states",
-    "keep",
-    "kfac",
-    "kfac_expand",
-    "kfac_reduce",
-    "kronecker_eigenbasis",
-    "kronecker_factors",
-    "layer_gradient_norms",
-    "layer_sizes",
-    "leaves",
-    "lenet",
-    "make_train_step",
-    "mirror_weights",
-    "noise_scale",
-    "param_gradient",
-    "plot_flow",
-    "precondition",
-    "resnet",
-    "revisit",
-    "signal_to_noise",
-    "summary",
-    "sweep",
-    "tangent_kernel",
-    "trace",
-    "train_epoch",
-    "truncated_value_and_grad",
-    "value_and_grad",
-    "value_and_quantities",
-]
+_NAMESPACES = (
+    *(core, initializers, interop, combinators, layers, losses, backprop, quantities, curvature, credit),
+    *(training, inspection, verification, decoding, models),
+)
+__all__ = sorted(name for namespace in _NAMESPACES for name in namespace.__all__)

@@ -15,9 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxbp.layer import Layer, Params, describe, is_concrete, is_floating
-from jaxbp.losses.loss import Loss, Weights
-from jaxbp.reverse import Edits, Visit, param_gradient, sweep
+from jaxbp.core.layer import Layer, Params
+from jaxbp.core.numerics import is_concrete, is_floating
+from jaxbp.core.sweep import Edits, Visit, param_gradient, sweep
+from jaxbp.core.text import describe
+from jaxbp.losses.base import Loss, Weights
+
+__all__ = ["Quantity", "value_and_grad", "value_and_quantities"]
 
 Targets = PyTree
 

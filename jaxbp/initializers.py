@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+__all__ = ["Glorot", "He", "LeCun", "Normal", "Orthogonal"]
+
 
 @runtime_checkable
 class Initializer(Protocol):

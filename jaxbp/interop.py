@@ -11,7 +11,11 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from jaxbp.layer import Layer, LayerError, Params, is_floating
+from jaxbp.core.errors import LayerError
+from jaxbp.core.layer import Layer, Params
+from jaxbp.core.numerics import is_floating
+
+__all__ = ["FromAutodiff", "as_custom_vjp"]
 
 
 def as_custom_vjp(model: Layer) -> Callable[..., PyTree]:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import jaxbp
-from jaxbp import Dense, HalfSquaredError, LayerError, Quantity, Relu, Repeat, Residual, Serial, Sigmoid, Tanh
-from tests.arrays import labels, normal
-from tests.random_models import architectures, batch_for
+from jaxbp import Dense, HalfSquaredError, LayerError, Quantity, ReLU, Repeat, Residual, Serial, Sigmoid, Tanh
+from tests.support.arrays import labels, normal
+from tests.support.random_models import architectures, batch_for
 
 MODEL = Serial(Dense(3), Residual(Serial(Dense(3), Tanh())), Repeat(Dense(3), 2), Dense(2))
 LOSS = jaxbp.SoftmaxCrossEntropy()
@@ -169,7 +169,7 @@ def test_labels_of_another_number_of_examples_are_refused(params):
 
 def test_parameters_of_another_model_are_refused(params):
     with pytest.raises(LayerError, match="do they come from this model's init"):
-        jaxbp.value_and_grad(Serial(Dense(3), Relu(), Dense(2)), LOSS)(params, X, Y)
+        jaxbp.value_and_grad(Serial(Dense(3), ReLU(), Dense(2)), LOSS)(params, X, Y)
 
 
 def test_wrong_input_is_refused_under_jit_too(params):

@@ -5,7 +5,7 @@ import pytest
 
 import jaxbp
 from jaxbp import Dense, Dropout, FromAutodiff, LayerError, Repeat, Serial, Tanh, as_custom_vjp, check_layer
-from tests.arrays import labels, normal
+from tests.support.arrays import labels, normal
 
 MODEL, X, Y = Serial(Dense(3), Tanh(), Dense(2)), normal(4, 3), labels(4, 2)
 LOSS = jaxbp.SoftmaxCrossEntropy()

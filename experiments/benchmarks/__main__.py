@@ -18,8 +18,8 @@ import jax
 from matplotlib.figure import Figure
 
 from experiments.benchmarks.workloads import WORKLOADS
-from experiments.output import command_line, save_figure, save_results
-from jaxbp.inspect import table
+from experiments.shared.command_line import command_line, save_figure, save_results
+from jaxbp.core.text import table
 
 RIVALS = ("jax.grad", "PyTorch")
 

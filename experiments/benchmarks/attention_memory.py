@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from experiments.benchmarks.__main__ import header
 from experiments.benchmarks.text import AttentionGradients
-from experiments.output import command_line, save_figure, save_results
-from jaxbp.inspect import table
+from experiments.shared.command_line import command_line, save_figure, save_results
+from jaxbp.core.text import table
 
 
 @dataclass(frozen=True)

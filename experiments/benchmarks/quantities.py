@@ -16,13 +16,13 @@ import numpy as np
 import jaxbp
 from experiments.benchmarks.__main__ import header, pair, spread
 from experiments.benchmarks.engines import Engine, compiled
-from experiments.output import command_line, save_results
-from jaxbp.inspect import table
+from experiments.shared.command_line import command_line, save_results
+from jaxbp.core.text import table
 
 LOSS = jaxbp.SoftmaxCrossEntropy()
 NETWORKS = {
     "784-800-800-10": (
-        jaxbp.Serial(jaxbp.Dense(800), jaxbp.Relu(), jaxbp.Dense(800), jaxbp.Relu(), jaxbp.Dense(10)),
+        jaxbp.Serial(jaxbp.Dense(800), jaxbp.ReLU(), jaxbp.Dense(800), jaxbp.ReLU(), jaxbp.Dense(10)),
         (128, 784),
     ),
     "LeNet": (jaxbp.lenet(), (128, 28, 28, 1)),
@@ -75,13 +75,13 @@ class QuantityCost:
 def gradient_and_norms(model):
     """The gradient and every example's norm."""
     return jaxbp.value_and_quantities(
-        model, LOSS, {"gradient": jaxbp.param_gradient, "norms": jaxbp.layer_gradient_norms}
+        model, LOSS, {"gradient": jaxbp.param_gradient, "norms": jaxbp.per_example_layer_norms}
     )
 
 
 def norms(model):
     """Every example's norm, without the gradient."""
-    return jaxbp.value_and_quantities(model, LOSS, {"norms": jaxbp.gradient_norms})
+    return jaxbp.value_and_quantities(model, LOSS, {"norms": jaxbp.per_example_norms})
 
 
 def norms_by_autodiff(model):

@@ -1,7 +1,7 @@
 """Vision layers over a spread of shapes: forward and both gradients against jax.grad of the same forward pass.
 
 jax.grad gets it in plain lax: convolutions as XLA has them, means as sums over windows. Both take turns, as in
-`pair.py`. Printed with the slowest first; "memory" is jaxbp's temporary memory, as a share of jax.grad's.
+`pairwise_timing.py`. Printed with the slowest first; "memory" is jaxbp's temporary memory, as a share of jax.grad's.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from pathlib import Path
 from jax import lax
 
 import jaxbp
-from experiments.benchmarks.pair import measure
-from experiments.benchmarks.tasks import LayerGradients
-from experiments.output import command_line, save_results
-from jaxbp.inspect import table
-from jaxbp.layers.pooling import counts
+from experiments.benchmarks.pairwise_timing import measure
+from experiments.benchmarks.step_and_layer import LayerGradients
+from experiments.shared.command_line import command_line, save_results
+from jaxbp.core.text import table
+from jaxbp.layers.spatial.pooling import counts
 
 
 @dataclass(frozen=True)

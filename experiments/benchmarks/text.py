@@ -16,8 +16,8 @@ import optax
 
 import jaxbp
 from experiments.benchmarks.engines import Engine, compiled
-from experiments.benchmarks.tasks import TrainingStep
-from jaxbp.reverse import map_layers
+from experiments.benchmarks.step_and_layer import TrainingStep
+from jaxbp.core.paths import map_layers
 
 
 def normal(*shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -125,7 +125,7 @@ class WordGradients:
         loss = jaxbp.LinearCrossEntropy()
 
         def run(hidden, weight, labels):
-            value, residuals = loss.forward(jaxbp.Projection(hidden, weight), labels)
+            value, residuals = loss.forward(jaxbp.LazyLogits(hidden, weight), labels)
             return value, loss.backward(residuals)
 
         return compiled(run, *map(jnp.asarray, self.batch()))

@@ -7,7 +7,7 @@ import optax
 import jaxbp
 from experiments.benchmarks.ctc import CTCGradient
 from experiments.benchmarks.recurrent import RECURRENT, RecurrentGradients
-from experiments.benchmarks.tasks import LayerGradients, TrainingStep
+from experiments.benchmarks.step_and_layer import LayerGradients, TrainingStep
 from experiments.benchmarks.text import TEXT, AttentionGradients, EmbeddingGradient, WordGradients
 
 
@@ -15,7 +15,7 @@ def mlp(*widths: int, dropout: float = 0.0) -> jaxbp.Serial:
     """Dense layers with relu between them, dropout behind each relu."""
     layers: list[jaxbp.Layer] = []
     for width in widths[:-1]:
-        layers += [jaxbp.Dense(width, initializer=jaxbp.He()), jaxbp.Relu()]
+        layers += [jaxbp.Dense(width, initializer=jaxbp.He()), jaxbp.ReLU()]
         layers += [jaxbp.Dropout(dropout)] if dropout else []
     return jaxbp.Serial(*layers, jaxbp.Dense(widths[-1]))
 

@@ -9,12 +9,12 @@ visit says at each layer what of the three products comes from it; gather adds u
 import jax
 import jax.numpy as jnp
 
-from jaxbp import Quantity, individual_gradients, param_gradient
+from jaxbp import Quantity, param_gradient, per_example_gradients
 
 
 def products(site):
     """⟨G_n, ḡ⟩, ‖G_n‖² and ‖ḡ‖² of one layer, each [n]."""
-    single, mean = individual_gradients.visit(site), param_gradient(site)
+    single, mean = per_example_gradients.visit(site), param_gradient(site)
     rows = [(g.reshape(len(g), -1), m.ravel()) for g, m in zip(*map(jax.tree.leaves, (single, mean)), strict=True)]
     return [jnp.stack([g @ m, jnp.sum(g * g, 1), jnp.full(len(g), m @ m)]) for g, m in rows]
 
@@ -25,4 +25,4 @@ def cosine(tree):
     return along / jnp.sqrt(single * mean)
 
 
-agreement = Quantity(products, cosine, individual_gradients.require, doc="⟨G_n, ḡ⟩ / (‖G_n‖ ‖ḡ‖), [n].")
+agreement = Quantity(products, cosine, per_example_gradients.require, doc="⟨G_n, ḡ⟩ / (‖G_n‖ ‖ḡ‖), [n].")

@@ -1,39 +1,30 @@
 """The layers, one file a family."""
 
-from jaxbp.layers.activation import (
-    Elu,
-    Gelu,
-    LeakyRelu,
-    LogSoftmax,
-    Relu,
-    Sigmoid,
-    Silu,
-    Softmax,
-    Softplus,
-    Tanh,
-)
-from jaxbp.layers.attention import Attention, Heads, PlainAttention
-from jaxbp.layers.batch_normalization import BatchNorm
-from jaxbp.layers.bidirectional import Bidirectional
-from jaxbp.layers.convolution import Conv, ConvTranspose
+from jaxbp.layers.activation import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from jaxbp.layers.attention.dot_product import Attention, Heads, PlainAttention
+from jaxbp.layers.attention.multi_head import MultiHeadAttention
+from jaxbp.layers.attention.positions import LearnedPositions, SinusoidalPositions
+from jaxbp.layers.attention.sublayer import DropMemory, Sublayer
+from jaxbp.layers.attention.tied_models import EncoderDecoder, LanguageModel
+from jaxbp.layers.batch_norm import BatchNorm
 from jaxbp.layers.dense import Dense
 from jaxbp.layers.dropout import Dropout, SpatialDropout
 from jaxbp.layers.embedding import Embedding, TiedEmbedding
-from jaxbp.layers.gru import GRU
-from jaxbp.layers.language_model import EncoderDecoder, LanguageModel
-from jaxbp.layers.lstm import LSTM
-from jaxbp.layers.multi_head import MultiHeadAttention
 from jaxbp.layers.normalization import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
-from jaxbp.layers.over_time import MaxOverTime, MeanOverTime, ZeroPadding
-from jaxbp.layers.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
-from jaxbp.layers.positions import LearnedPositions, SinusoidalPositions
-from jaxbp.layers.recurrence import initial_states
+from jaxbp.layers.recurrent.bidirectional import Bidirectional
+from jaxbp.layers.recurrent.bptt import initial_states
+from jaxbp.layers.recurrent.gru import GRU
+from jaxbp.layers.recurrent.lstm import LSTM
+from jaxbp.layers.recurrent.rnn import RNN
+from jaxbp.layers.recurrent.sequence_pooling import MaxOverTime, MeanOverTime, ZeroPadding
 from jaxbp.layers.reshape import Concatenate, Flatten, Identity, Reshape, Sum
-from jaxbp.layers.rnn import RNN
-from jaxbp.layers.sequences import Context, OnValues, Sequences, Values
-from jaxbp.layers.sublayer import Own, Sublayer
+from jaxbp.layers.sequences import Context, DropLengths, MapValues, Sequences
+from jaxbp.layers.spatial.convolution import Conv, ConvTranspose
+from jaxbp.layers.spatial.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 
 __all__ = [
+    "ELU",
+    "GELU",
     "GRU",
     "LSTM",
     "RNN",
@@ -47,12 +38,12 @@ __all__ = [
     "Conv",
     "ConvTranspose",
     "Dense",
+    "DropLengths",
+    "DropMemory",
     "Dropout",
-    "Elu",
     "Embedding",
     "EncoderDecoder",
     "Flatten",
-    "Gelu",
     "GlobalAvgPool",
     "GroupNorm",
     "Heads",
@@ -60,22 +51,21 @@ __all__ = [
     "InstanceNorm",
     "LanguageModel",
     "LayerNorm",
-    "LeakyRelu",
+    "LeakyReLU",
     "LearnedPositions",
     "LogSoftmax",
+    "MapValues",
     "MaxOverTime",
     "MaxPool",
     "MeanOverTime",
     "MultiHeadAttention",
-    "OnValues",
-    "Own",
     "PlainAttention",
     "RMSNorm",
-    "Relu",
+    "ReLU",
     "Reshape",
     "Sequences",
+    "SiLU",
     "Sigmoid",
-    "Silu",
     "SinusoidalPositions",
     "Softmax",
     "Softplus",
@@ -84,7 +74,6 @@ __all__ = [
     "Sum",
     "Tanh",
     "TiedEmbedding",
-    "Values",
     "ZeroPadding",
     "initial_states",
 ]

@@ -5,15 +5,15 @@ array, the cheapest from which f' follows:
 
     Sigmoid     σ(z) = 1 / (1 + e^-z)       f' = y (1 - y)                      keeps y
     Tanh        tanh z                      f' = 1 - y²                         keeps y
-    Relu        max(z, 0)                   f' = [y > 0]                        keeps y
-    LeakyRelu   z, below zero s z           f' = 1, below zero s                keeps y (s > 0 keeps the sign)
-    Elu         z, below zero α (e^z - 1)   f' = 1, below zero y + α            keeps y
+    ReLU        max(z, 0)                   f' = [y > 0]                        keeps y
+    LeakyReLU   z, below zero s z           f' = 1, below zero s                keeps y (s > 0 keeps the sign)
+    ELU         z, below zero α (e^z - 1)   f' = 1, below zero y + α            keeps y
     Softplus    log(1 + e^z)                f' = σ(z) = 1 - e^-y                keeps y
-    Silu        z σ(z)                      f' = σ(z) + y (1 - σ(z))            keeps f'
-    Gelu        z Φ(z)                      f' = Φ(z) + z φ(z)                  keeps f'
+    SiLU        z σ(z)                      f' = σ(z) + y (1 - σ(z))            keeps f'
+    GELU        z Φ(z)                      f' = Φ(z) + z φ(z)                  keeps f'
 
-y is the next layer's input as well, so keeping it costs nothing. Silu and Gelu turn round below zero, y doesn't tell
-z; f' is of z's size and spares the backward its exponentials. At a kink f' is the left one, as in `jax.nn` (LeakyRelu:
+y is the next layer's input as well, so keeping it costs nothing. SiLU and GELU turn round below zero, y doesn't tell
+z; f' is of z's size and spares the backward its exponentials. At a kink f' is the left one, as in `jax.nn` (LeakyReLU:
 the right one).
 
 Softmax, y_k = e^{z_k} / Σ_j e^{z_j}. From ∂y_k/∂z_i = y_k ([i = k] - y_i):
@@ -36,7 +36,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxbp.layer import Layer, LayerError, describe, require_floating
+from jaxbp.core.errors import LayerError, require_floating
+from jaxbp.core.layer import Layer
+from jaxbp.core.text import describe
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Tanh(Layer):
 
 
 @dataclass(frozen=True)
-class Relu(Layer):
+class ReLU(Layer):
     """The positive part."""
 
     position_wise = True
@@ -85,7 +87,7 @@ class Relu(Layer):
 
 
 @dataclass(frozen=True)
-class LeakyRelu(Layer):
+class LeakyReLU(Layer):
     """The identity above zero, a line of slope `slope` > 0 below."""
 
     position_wise = True
@@ -94,7 +96,7 @@ class LeakyRelu(Layer):
 
     def __post_init__(self):
         if not self.slope > 0:
-            raise ValueError(f"LeakyRelu needs a positive slope, not {self.slope}; slope 0 is Relu()")
+            raise ValueError(f"LeakyReLU needs a positive slope, not {self.slope}; slope 0 is ReLU()")
 
     def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
@@ -106,7 +108,7 @@ class LeakyRelu(Layer):
 
 
 @dataclass(frozen=True)
-class Elu(Layer):
+class ELU(Layer):
     """The identity above zero, an exponential down to -`alpha` < 0 below."""
 
     position_wise = True
@@ -115,7 +117,7 @@ class Elu(Layer):
 
     def __post_init__(self):
         if not self.alpha > 0:
-            raise ValueError(f"Elu needs a positive alpha, not {self.alpha}")
+            raise ValueError(f"ELU needs a positive alpha, not {self.alpha}")
 
     def forward(self, params, x: Array, rng=None):
         require_floating(self, x)
@@ -142,7 +144,7 @@ class Softplus(Layer):
 
 
 @dataclass(frozen=True)
-class Silu(Layer):
+class SiLU(Layer):
     """x σ(x), also called swish."""
 
     position_wise = True
@@ -158,7 +160,7 @@ class Silu(Layer):
 
 
 @dataclass(frozen=True)
-class Gelu(Layer):
+class GELU(Layer):
     """x Φ(x) with the normal distribution's Φ and density φ; exact, or with Φ ≈ (1 + tanh u) / 2.
 
     Args:

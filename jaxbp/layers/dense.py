@@ -18,8 +18,11 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxbp.core.errors import LayerError, require_floating, require_positive
+from jaxbp.core.layer import ArrayLike, Layer, Params
+from jaxbp.core.numerics import contract
+from jaxbp.core.text import describe
 from jaxbp.initializers import Initializer, LeCun
-from jaxbp.layer import ArrayLike, Layer, LayerError, Params, contract, describe, require_floating, require_positive
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxbp.layer import Layer, LayerError, describe, require_floating
+from jaxbp.core.errors import LayerError, require_floating
+from jaxbp.core.layer import Layer
+from jaxbp.core.text import describe
 
 
 @dataclass(frozen=True)

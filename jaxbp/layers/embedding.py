@@ -28,9 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxbp.core.errors import LayerError, require_positive
+from jaxbp.core.layer import ArrayLike, Layer, Params
+from jaxbp.core.lazy_logits import LazyLogits
+from jaxbp.core.numerics import contract, is_concrete
+from jaxbp.core.text import describe
 from jaxbp.initializers import Initializer, Normal
-from jaxbp.layer import ArrayLike, Layer, LayerError, Params, contract, describe, is_concrete, require_positive
-from jaxbp.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,12 @@ class TiedEmbedding(Layer):
     """Maps (tokens, hidden) to (embedded, logits): the same rows at both ends of a network.
 
     tokens: [n, t], or a tree of such arrays; embedded: likewise with features. hidden: [n, s, features]; logits: [n, s,
-    vocabulary]. See `language_model.py` for the network between the two ends.
+    vocabulary]. See `attention/tied_models.py` for the network between the two ends.
 
     Args:
         vocabulary: how many tokens there are.
         features: numbers a token.
-        whole: give the logits; else `Projection(hidden, weight)`, for `LinearCrossEntropy` to multiply out in parts.
+        full_logits: give the logits; else `LazyLogits(hidden, weight)`, which `LinearCrossEntropy` multiplies in parts.
         initializer: draws the weight [vocabulary, features].
     """
 
@@ -93,7 +96,7 @@ class TiedEmbedding(Layer):
 
     vocabulary: int
     features: int
-    whole: bool = True
+    full_logits: bool = True
     initializer: Initializer = Normal()
 
     def __post_init__(self):
@@ -108,27 +111,29 @@ class TiedEmbedding(Layer):
         jax.tree.map(lambda x: require_tokens(self, x), tokens)
         weight = params["weight"]
         embedded = jax.tree.map(lambda x: rows_of(weight, x), tokens)
-        if not self.whole:
-            return (embedded, Projection(hidden, weight)), x
+        if not self.full_logits:
+            return (embedded, LazyLogits(hidden, weight)), x
         return (embedded, contract("...f,wf->...w", hidden, weight, dtype=jnp.result_type(hidden, weight))), x
 
     def input_gradient(self, params, x, g):
         (tokens, hidden), (_, above) = x, g
-        dh = contract("...w,wf->...f", above, params["weight"], dtype=hidden.dtype) if self.whole else above.hidden
+        dh = (
+            contract("...w,wf->...f", above, params["weight"], dtype=hidden.dtype) if self.full_logits else above.hidden
+        )
         return jax.tree.map(lambda _: None, tokens), dh
 
     def param_gradient(self, params, x, g):
         (tokens, hidden), (below, above) = x, g
         weight = params["weight"]
         wide = jnp.promote_types(weight.dtype, jnp.float32)
-        total = contract("...w,...f->wf", above, hidden, dtype=wide) if self.whole else above.weight.astype(wide)
+        total = contract("...w,...f->wf", above, hidden, dtype=wide) if self.full_logits else above.weight.astype(wide)
         for x, g in zip(jax.tree.leaves(tokens), jax.tree.leaves(below), strict=True):
             total = add_rows(x, g, total)
         return {"weight": total.astype(weight.dtype)}
 
     def affine(self, params, x, g):
         """Both uses' positions side by side, [n, positions, vocabulary] and [n, positions, features]."""
-        if not self.whole:
+        if not self.full_logits:
             return None
         (tokens, hidden), (below, above) = x, g
         flat = lambda array: array.reshape(array.shape[0], -1, array.shape[-1])  # noqa: E731

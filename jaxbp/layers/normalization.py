@@ -19,7 +19,7 @@ follows, with sums over the set,
 
 Of the error that arrives the mean and the part along x̂ don't travel on: to shift or stretch all of x leaves y as it is.
 
-    BatchNorm       a channel, over all examples and positions: see `batch_normalization.py`
+    BatchNorm       a channel, over all examples and positions: see `batch_norm.py`
     LayerNorm       the last axis, at one example and position
     GroupNorm       a group of channels over all positions of one example
     InstanceNorm    a channel over all positions of one example
@@ -40,8 +40,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxbp.layer import ArrayLike, Layer, LayerError, Params, describe, require_floating
-from jaxbp.layers.routes import wide
+from jaxbp.core.errors import LayerError, require_floating
+from jaxbp.core.layer import ArrayLike, Layer, Params
+from jaxbp.core.text import describe
+from jaxbp.layers.spatial.cpu_algorithms import wide
 
 
 class _Normalization(Layer):

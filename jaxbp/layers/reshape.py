@@ -14,7 +14,10 @@ from math import prod
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from jaxbp.layer import Layer, LayerError, describe, is_floating, require_floating
+from jaxbp.core.errors import LayerError, require_floating
+from jaxbp.core.layer import Layer
+from jaxbp.core.numerics import is_floating
+from jaxbp.core.text import describe
 
 
 @dataclass(frozen=True)

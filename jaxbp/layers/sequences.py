@@ -9,8 +9,8 @@ Values at times t ≥ lengths[n] are padding: nobody reads them, and no gradient
 forward order. A layer takes the first of them and appends the one it ends with to `ended`, so what comes out of the
 model as `ended` are the `states` of the next chunk.
 
-Layers that know nothing of time act on the values: `OnValues(LayerNorm())` keeps lengths and states beside them, and
-behind `Values()` there are values alone, as a loss expects them. A `Context` carries a memory along in the same way.
+Layers that know nothing of time act on the values: `MapValues(LayerNorm())` keeps lengths and states beside them, and
+behind `DropLengths()` there are values alone, as a loss expects them. A `Context` carries a memory in the same way.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from jaxbp.layer import Layer, LayerError, describe, is_concrete, located, require_floating
-from jaxbp.reverse import Composite, part
+from jaxbp.core.errors import LayerError, located, require_floating
+from jaxbp.core.layer import Layer
+from jaxbp.core.numerics import is_concrete
+from jaxbp.core.paths import part
+from jaxbp.core.sweep import Composite
+from jaxbp.core.text import describe
 
 State = tuple[Array, ...]  # (h,) or, of an LSTM, (h, c), each [n, outputs]
 
@@ -102,7 +106,7 @@ def require_lengths(layer: Layer, lengths: Any, n: int, times: int) -> None:
 
 
 @dataclass(frozen=True)
-class OnValues(Composite):
+class MapValues(Composite):
     """Applies a layer to the values of `Sequences` or to the x of a `Context`; what is beside them stays there."""
 
     body: Layer
@@ -112,7 +116,7 @@ class OnValues(Composite):
         return {"body": self.body}
 
     def rebuild(self, children):
-        return OnValues(**children)
+        return MapValues(**children)
 
     def init(self, key, x):
         with located("body"):
@@ -124,26 +128,26 @@ class OnValues(Composite):
             y, residuals = self.body.forward(part(params, "body"), values, rng)
         if isinstance(x, Sequences) and y.shape[:2] != values.shape[:2]:
             problem = f"the body maps {describe(values)} to {describe(y)}: the lengths would no longer fit"
-            raise LayerError(self, f"{problem}; take Values() first")
+            raise LayerError(self, f"{problem}; take DropLengths() first")
         return with_values(x, y), {"body": residuals}
 
-    def reverse(self, walk, params, feedback, residuals, g):
+    def backward(self, walk, params, feedback, residuals, g):
         trees = part(params, "body"), part(feedback, "body"), part(residuals, "body")
         dx, collected = walk("body", *trees, values_of(g))
         return with_values(g, dx), {"body": collected}
 
 
 @dataclass(frozen=True)
-class Values(Layer):
+class DropLengths(Layer):
     """The values of `Sequences` without their lengths, for a loss or a layer that takes an array."""
 
     position_wise = True
 
     def forward(self, params, x, rng=None):
         if isinstance(x, Sequences) and x.states is not None:
-            raise LayerError(self, "the states would be lost; apply the layers behind with OnValues")
+            raise LayerError(self, "the states would be lost; apply the layers behind with MapValues")
         if isinstance(x, Context):
-            raise LayerError(self, "the memory would be lost; take Own() first")
+            raise LayerError(self, "the memory would be lost; take DropMemory() first")
         return values_of(x), x.lengths if isinstance(x, Sequences) else None
 
     def input_gradient(self, params, lengths, g):

@@ -28,8 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxbp.layer import describe, is_concrete
-from jaxbp.losses.loss import Loss, sum_outputs, wide
+from jaxbp.core.numerics import is_concrete
+from jaxbp.core.text import describe
+from jaxbp.losses.base import Loss, sum_outputs, wide
 
 
 @dataclass(frozen=True)

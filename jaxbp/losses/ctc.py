@@ -39,10 +39,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jaxbp.layer import ArrayLike, describe, is_concrete
-from jaxbp.losses import extended
-from jaxbp.losses.extended import NEVER, Extended
-from jaxbp.losses.loss import Loss, wide
+from jaxbp.core.layer import ArrayLike
+from jaxbp.core.numerics import is_concrete
+from jaxbp.core.text import describe
+from jaxbp.losses import extended_exponent as extended
+from jaxbp.losses.base import Loss, wide
+from jaxbp.losses.extended_exponent import NEVER, Extended
 
 
 class Transcripts(NamedTuple):

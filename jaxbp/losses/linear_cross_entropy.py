@@ -26,10 +26,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxbp.layer import contract, describe
+from jaxbp.core.lazy_logits import LazyLogits
+from jaxbp.core.numerics import contract, expand
+from jaxbp.core.text import describe
+from jaxbp.losses.base import Loss, shares, wide
 from jaxbp.losses.classification import SoftmaxCrossEntropy
-from jaxbp.losses.loss import Loss, expand, shares, wide
-from jaxbp.projection import Projection
 
 LOGITS_AT_ONCE = 2**23  # so many numbers exist at a time
 PARTS = 8  # and ∂J/∂W is added up in so many parts
@@ -37,7 +38,7 @@ PARTS = 8  # and ∂J/∂W is added up in so many parts
 
 @dataclass(frozen=True)
 class LinearCrossEntropy(Loss):
-    """From `Projection`(hidden [n, ..., f], weight [V, f]); targets are integer labels [n, ...].
+    """From `LazyLogits`(hidden [n, ..., f], weight [V, f]); targets are integer labels [n, ...].
 
     Each label counts as one. Weights are one number an example, or one a label.
 
@@ -78,9 +79,9 @@ class LinearCrossEntropy(Loss):
 
         zeros = jnp.zeros((), r.dtype), jnp.zeros(weight.shape, wide(weight))
         (value, dw), dh = self._by_tokens(some, zeros, len(weight), h, y, r)
-        return value, Projection(dh.reshape(hidden.shape), dw.astype(weight.dtype))
+        return value, LazyLogits(dh.reshape(hidden.shape), dw.astype(weight.dtype))
 
-    def backward(self, residuals: Projection) -> Projection:
+    def backward(self, residuals: LazyLogits) -> LazyLogits:
         """∂J/∂hidden and ∂J/∂weight."""
         return residuals
 
@@ -92,9 +93,9 @@ class LinearCrossEntropy(Loss):
         return {"accuracy": self._each(outputs, targets, lambda z, _, y: (jnp.argmax(z, -1) == y).astype(z.dtype))}
 
     def require(self, outputs, targets):
-        if not isinstance(outputs, Projection):
+        if not isinstance(outputs, LazyLogits):
             raise TypeError(
-                f"{self}: expected a Projection(hidden, weight), got {describe(outputs)}; see TiedEmbedding"
+                f"{self}: expected a LazyLogits(hidden, weight), got {describe(outputs)}; see TiedEmbedding"
             )
         hidden, weight = outputs
         if not jnp.issubdtype(targets.dtype, jnp.integer):

@@ -15,7 +15,7 @@ from math import prod
 
 import jax.numpy as jnp
 
-from jaxbp.losses.loss import Loss, sum_outputs, wide
+from jaxbp.losses.base import Loss, sum_outputs, wide
 
 
 @dataclass(frozen=True)

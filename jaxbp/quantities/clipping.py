@@ -17,11 +17,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxbp.backprop import Targets, require_examples
-from jaxbp.layer import Layer, Params, is_floating
-from jaxbp.losses.loss import Loss, expand
+from jaxbp.core.layer import Layer, Params
+from jaxbp.core.numerics import expand, is_floating
+from jaxbp.core.paths import from_leaves, leaves, require_paths
+from jaxbp.core.sweep import keep, revisit, sweep
+from jaxbp.losses.base import Loss
 from jaxbp.quantities.ghost_norms import squared_norm
 from jaxbp.quantities.per_example import over_turns, require_independent
-from jaxbp.reverse import from_leaves, keep, leaves, require_paths, revisit, sweep
 
 Limit = float | Mapping[str, float]
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxbp.backprop import Quantity
-from jaxbp.layer import ArrayLike, Site, contract
+from jaxbp.core.layer import ArrayLike, Site
+from jaxbp.core.numerics import contract
 from jaxbp.quantities.per_example import (
     contribution,
     each_pair,
@@ -73,10 +74,10 @@ def total_norm(squares: PyTree) -> Float[Array, " n"]:
     return jnp.sqrt(sum(jax.tree.leaves(over_turns(squares, 1))))
 
 
-gradient_norms = Quantity(
+per_example_norms = Quantity(
     lambda site: squared_norm(own(site)),
     total_norm,
     require_independent,
     doc="‖G_n‖ over all parameters, [n]: the size of each example's gradient, which is not formed.",
 )
-layer_gradient_norms = Quantity(layer_norm, require=require_independent)
+per_example_layer_norms = Quantity(layer_norm, require=require_independent)

@@ -21,11 +21,14 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from jaxbp.backprop import Quantity
-from jaxbp.layer import Layer, LayerError, Params, Site, contract, describe
-from jaxbp.reverse import Composite, as_path, layers
+from jaxbp.core.errors import LayerError
+from jaxbp.core.layer import Layer, Params, Site
+from jaxbp.core.numerics import contract
+from jaxbp.core.paths import as_path, layers
+from jaxbp.core.text import describe
 
 
-def individual_gradient(site: Site) -> Params:
+def per_example_gradient(site: Site) -> Params:
     """N ∂J_n/∂θ for every n: the tree of params, each array with [n] in front ([turns, n] inside a `Repeat`)."""
     return contribution(own(site))
 
@@ -33,13 +36,13 @@ def individual_gradient(site: Site) -> Params:
 def require_independent(model: Layer) -> None:
     """Refuses a model in which an example's gradient is no example's own, by the path of the layer that mixes them."""
     for path, layer in layers(model):
-        if layer.mixes_examples and not isinstance(layer, Composite):
+        if layer.mixes_examples and not layer.children:
             raise mixing(path, layer)
     if model.mixes_examples:
         raise mixing("", model)
 
 
-individual_gradients = Quantity(individual_gradient, require=require_independent)
+per_example_gradients = Quantity(per_example_gradient, require=require_independent)
 
 
 def contribution(site: Site) -> Params:

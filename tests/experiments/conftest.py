@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments import data, text_data
+from experiments.shared import datasets as data
+from experiments.shared import text_datasets as text_data
 
 
 def idx(array):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.augment import augment, distorted, elastic_field, gaussian, shifted
+from experiments.mnist.augmentation import augment, distorted, elastic_field, gaussian, shifted
 
 KEY = jax.random.key(0)
 IMAGES = jnp.zeros((3, 12, 12, 1)).at[:, 5:7, 5:7].set(1.0)

@@ -5,9 +5,9 @@ import optax
 import pytest
 
 import jaxbp
-from experiments.averaging import average_of, averaged
-from experiments.training import adamw, train
-from jaxbp.layers.batch_normalization import BatchNorm
+from experiments.shared.image_training import adamw, train
+from experiments.shared.weight_averaging import average_of, averaged
+from jaxbp.layers.batch_norm import BatchNorm
 
 
 def test_early_weights_are_forgotten_fast_and_later_ones_as_asked():

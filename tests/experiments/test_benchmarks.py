@@ -7,10 +7,10 @@ import jaxbp
 from experiments.benchmarks import attention_memory, sweep
 from experiments.benchmarks.__main__ import Options, main
 from experiments.benchmarks.ctc import CTCGradient
-from experiments.benchmarks.pair import measure
+from experiments.benchmarks.pairwise_timing import measure
 from experiments.benchmarks.quantities import QUANTITIES, as_table
 from experiments.benchmarks.recurrent import RecurrentGradients
-from experiments.benchmarks.tasks import LayerGradients, TrainingStep
+from experiments.benchmarks.step_and_layer import LayerGradients, TrainingStep
 from experiments.benchmarks.text import (
     AttentionGradients,
     EmbeddingGradient,
@@ -19,7 +19,7 @@ from experiments.benchmarks.text import (
     language_model,
 )
 from experiments.benchmarks.workloads import WORKLOADS, mlp
-from tests.arrays import normal
+from tests.support.arrays import normal
 
 
 @pytest.mark.parametrize("in_scan", [0, 2])

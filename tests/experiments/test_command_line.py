@@ -1,22 +1,16 @@
 import pytest
 import tyro
 
-from experiments import (
-    digits,
-    feedback_alignment,
-    gradient_noise,
-    kfac,
-    language_model,
-    memory,
-    mnist,
-    private_sgd,
-    sentiment,
-    spoken_digits,
-    translation,
-    worked_example,
-)
-from experiments.data import DataError
-from experiments.output import command_line
+from experiments import digits, gradient_noise, language_model, private_sgd, worked_example
+from experiments.feedback_alignment import __main__ as feedback_alignment
+from experiments.kfac import __main__ as kfac
+from experiments.memory import __main__ as memory
+from experiments.mnist import __main__ as mnist
+from experiments.sentiment import __main__ as sentiment
+from experiments.shared.command_line import command_line
+from experiments.shared.datasets import DataError
+from experiments.spoken_digits import __main__ as spoken_digits
+from experiments.translation import __main__ as translation
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from experiments import data
-from experiments.data import DataError, DataSet, load, load_mnist
+from experiments.shared import datasets as data
+from experiments.shared.datasets import DataError, DataSet, load, load_mnist
 
 CONTENT = b"\x00\x00\x08\x01" + (5).to_bytes(4, "big") + bytes([3, 1, 4, 1, 5])
 PACKED = gzip.compress(CONTENT)

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import pytest
 
-from experiments.error_rates import error_rate, sentence_error_rate, sentences
+from experiments.spoken_digits.error_rates import error_rate, sentence_error_rate, sentences
 
 SAID = [[1, 2, 3], [4], []]
 

@@ -9,7 +9,7 @@ import jaxbp
 from experiments import examples
 from experiments.examples.agreement import agreement
 from experiments.examples.broken_wires import BrokenWires
-from tests.arrays import labels, normal
+from tests.support.arrays import labels, normal
 
 LOSS, KEY = jaxbp.SoftmaxCrossEntropy(), jax.random.key(0)
 MODEL = jaxbp.Serial(jaxbp.Dense(4), jaxbp.Repeat(jaxbp.Serial(jaxbp.Tanh(), jaxbp.Dense(4)), 2), jaxbp.Dense(3))

@@ -7,11 +7,12 @@ import optax
 import pytest
 
 import jaxbp
-from experiments import feedback_alignment
-from experiments.feedback_alignment import LENET, TANH, Options, Rule, layer_names, rules_of
-from experiments.feedback_figures import angles, errors
-from experiments.feedback_training import Method, begin, error, train
-from jaxbp.credit import DirectFeedback, FeedbackAlignment
+from experiments.feedback_alignment import __main__ as feedback_alignment
+from experiments.feedback_alignment.__main__ import LENET, TANH, Options, Rule, layer_names, rules_of
+from experiments.feedback_alignment.plots import angles, errors
+from experiments.feedback_alignment.training import Method, begin, error, train
+from jaxbp.credit.direct_feedback import DirectFeedback
+from jaxbp.credit.weight_feedback import FeedbackAlignment
 
 SMALL = jaxbp.Serial(jaxbp.Dense(24), jaxbp.Tanh(), jaxbp.Dense(10))
 
@@ -55,7 +56,7 @@ def test_direct_feedback_reaches_every_hidden_layer():
     for preset, updated in ((TANH, ["1", "3"]), (LENET, ["0", "3", "7", "9"])):
         rules = rules_of(Rule.dfa, preset.hidden)
         assert [path for path, _ in rules] == list(preset.hidden)
-        layers = dict(jaxbp.reverse.layers(preset.model))
+        layers = dict(jaxbp.core.paths.layers(preset.model))
         learning = [path for path, layer in layers.items() if isinstance(layer, jaxbp.Dense | jaxbp.Conv)]
         assert learning[:-1] == updated
         for first, end, above in zip(learning, preset.hidden, learning[1:], strict=False):

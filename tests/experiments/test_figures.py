@@ -1,6 +1,7 @@
 import numpy as np
 
-from experiments.figures import (
+from experiments.shared.command_line import save_figure
+from experiments.shared.plots import (
     augmentations,
     confusion_matrix,
     feature_maps,
@@ -9,7 +10,6 @@ from experiments.figures import (
     misread_digits,
     saliency,
 )
-from experiments.output import save_figure
 
 
 def words(figure):

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxbp
-from experiments.insight import evidence, stages
-from jaxbp.models import lenet
+from experiments.mnist.saliency import evidence, stages
+from jaxbp.models.vision import lenet
 
 
 def test_evidence_is_the_gradient_of_the_log_probability_of_the_true_label():
@@ -24,6 +24,6 @@ def test_the_stages_are_the_feature_maps_after_each_relu():
 
 
 def test_a_perceptron_has_no_feature_maps():
-    model = jaxbp.Serial(jaxbp.Flatten(), jaxbp.Dense(3), jaxbp.Relu())
+    model = jaxbp.Serial(jaxbp.Flatten(), jaxbp.Dense(3), jaxbp.ReLU())
     image = np.ones((2, 2, 1), np.float32)
     assert stages(model, model.init(jax.random.key(0), image[None]), image) == []

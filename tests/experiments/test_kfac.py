@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import jaxbp
-from experiments import kfac
-from experiments.kfac import AUTOENCODER, CLASSIFIER, Options, main
-from experiments.kfac_figures import draw_reconstructions
-from experiments.kfac_race import Curve, Race, batches, run, steps_to
-from experiments.kfac_tasks import Task, layers
+from experiments.kfac import __main__ as kfac
+from experiments.kfac.__main__ import AUTOENCODER, CLASSIFIER, Options, main
+from experiments.kfac.plots import draw_reconstructions
+from experiments.kfac.race import Curve, Race, batches, run, steps_to
+from experiments.kfac.tasks import Task, layers
 
 
 def small(task, *sizes):

@@ -4,10 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from experiments.data import DataError
 from experiments.language_model import Options, Preset, Size, as_numbers, as_text, main, windows
-from experiments.text_data import load_shakespeare
-from experiments.weights import save_weights
+from experiments.shared.datasets import DataError
+from experiments.shared.text_datasets import load_shakespeare
+from experiments.shared.weights import save_weights
 
 TINY = Size(1, 2, 32, 8, 0.0, 4, 200)
 

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 
 import jaxbp
-from experiments import memory
-from experiments.memory import ADDING, CELLS, COPYING, Choice, Options, delta_norms, draw_adding, draw_copying, warped
+from experiments.memory import __main__ as memory
+from experiments.memory.__main__ import (
+    ADDING,
+    CELLS,
+    COPYING,
+    Choice,
+    Options,
+    delta_norms,
+    draw_adding,
+    draw_copying,
+    warped,
+)
 
 KEY = jax.random.key(0)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import jaxbp
-from experiments import mnist
-from experiments.mnist import Choice, Options
+from experiments.mnist import __main__ as mnist
+from experiments.mnist.__main__ import Choice, Options
 
 
 @pytest.fixture(scope="module", params=[Choice.classic, Choice.convolutional], ids=lambda preset: preset.name)
@@ -82,6 +82,6 @@ def test_without_data_the_command_ends_with_one_sentence(tmp_path):
 
 
 def test_the_first_weight_is_found_through_nested_layers():
-    model = jaxbp.Serial(jaxbp.Flatten(), jaxbp.Serial(jaxbp.Relu(), jaxbp.Dense(2)), jaxbp.Dense(3))
+    model = jaxbp.Serial(jaxbp.Flatten(), jaxbp.Serial(jaxbp.ReLU(), jaxbp.Dense(2)), jaxbp.Dense(3))
     params = model.init(jax.random.key(0), jax.numpy.zeros((1, 4)))
     np.testing.assert_array_equal(mnist.first_weight(model, params), params[1][1]["weight"])

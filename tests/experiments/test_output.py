@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from experiments.files import write_atomically
-from experiments.output import save_results
+from experiments.shared.atomic_files import write_atomically
+from experiments.shared.command_line import save_results
 
 
 def test_results_replace_what_was_there(tmp_path):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.data import DataError
-from experiments.recordings import (
+from experiments.shared.datasets import DataError
+from experiments.spoken_digits.recordings import (
     Recordings,
     centred,
     clipped,

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 import jaxbp
-from experiments import sentiment
-from experiments.data import DataError
-from experiments.sentiment import Options, joined, main
-from experiments.sentiment_models import (
+from experiments.sentiment import __main__ as sentiment
+from experiments.sentiment.__main__ import Options, joined, main
+from experiments.sentiment.models import (
     PADDING,
     UNKNOWN,
     Recipe,
@@ -21,8 +20,9 @@ from experiments.sentiment_models import (
     log_odds,
     models,
 )
-from experiments.text_data import Labelled
-from experiments.weights import save_weights
+from experiments.shared.datasets import DataError
+from experiments.shared.text_datasets import Labelled
+from experiments.shared.weights import save_weights
 
 RECIPE = Recipe(epochs=12, batch=8, rate=0.02, averaging=0.5, words_left_out=0.05)
 

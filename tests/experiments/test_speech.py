@@ -4,7 +4,7 @@ import pytest
 import scipy.fft
 import scipy.signal
 
-from experiments.speech import LogMel, mel, mfcc, normalised
+from experiments.spoken_digits.features import LogMel, mel, mfcc, normalised
 
 
 def by_loops(samples, front):

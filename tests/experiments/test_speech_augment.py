@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.speech_augment import masks, noise, speed
+from experiments.spoken_digits.augmentation import masks, noise, speed
 
 
 def tone(hertz, n=1000):

@@ -8,19 +8,21 @@ import pytest
 import soundfile
 
 import jaxbp
-from experiments import connected_digits, isolated_digits, spoken_digits
-from experiments.connected_digits import JOINED, features, joined, padded, transcripts
-from experiments.data import DataError
-from experiments.recordings import Recordings
-from experiments.recordings import spoken_digits as recorded
-from experiments.spoken_digits import Options, Split, What, held_out
+from experiments.shared.datasets import DataError
+from experiments.spoken_digits import __main__ as spoken_digits
+from experiments.spoken_digits import connected as connected_digits
+from experiments.spoken_digits import isolated as isolated_digits
+from experiments.spoken_digits.__main__ import Options, Split, What, held_out
+from experiments.spoken_digits.connected import JOINED, features, joined, padded, transcripts
+from experiments.spoken_digits.recordings import Recordings
+from experiments.spoken_digits.recordings import spoken_digits as recorded
 
 SMALL = jaxbp.Serial(
-    jaxbp.OnValues(jaxbp.Conv(4, (3,))),
-    jaxbp.OnValues(jaxbp.Relu()),
-    jaxbp.OnValues(jaxbp.Identity()),
+    jaxbp.MapValues(jaxbp.Conv(4, (3,))),
+    jaxbp.MapValues(jaxbp.ReLU()),
+    jaxbp.MapValues(jaxbp.Identity()),
     jaxbp.Bidirectional(jaxbp.GRU(3)),
-    jaxbp.Values(),
+    jaxbp.DropLengths(),
     jaxbp.Dense(11),
 )
 

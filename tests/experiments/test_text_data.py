@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from experiments import text_data
-from experiments.data import DataError
-from experiments.subwords import BEGIN, END, PADDING, UNKNOWN, encode, learn_subwords
+from experiments.shared import text_datasets as text_data
+from experiments.shared.datasets import DataError
+from experiments.translation.subwords import BEGIN, END, PADDING, UNKNOWN, encode, learn_subwords
 
 
 def test_every_data_set_is_read_as_it_is_published(tiny_texts, tiny_pairs):

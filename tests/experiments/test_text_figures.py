@@ -2,8 +2,8 @@ import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from experiments.figures import SIGNED
-from experiments.text_figures import coloured, words_heat
+from experiments.shared.plots import SIGNED
+from experiments.shared.text_plots import coloured, words_heat
 
 
 def test_text_flows_in_rows_and_each_piece_has_its_ground():

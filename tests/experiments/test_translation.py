@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import jaxbp
-from experiments import translation, translator
-from experiments.data import DataError
-from experiments.subwords import BEGIN, END
-from experiments.translation import Options, main
-from experiments.translator import Recipe, Size, attention, batch, batches, load_translator, plainly
+from experiments.shared.datasets import DataError
+from experiments.translation import __main__ as translation
+from experiments.translation import translator
+from experiments.translation.__main__ import Options, main
+from experiments.translation.subwords import BEGIN, END
+from experiments.translation.translator import Recipe, Size, attention, batch, batches, load_translator, plainly
 
 SIZE = Size(vocabulary=100, features=16, heads=2, hidden=16, blocks=1, dropout=0.0)
 RECIPE = Recipe(epochs=40, subwords=64, peak=0.02, warm_up=10, averaging=0.9)
@@ -70,7 +71,7 @@ def test_attention_maps_are_weights_over_what_is_read(trained):
 
 
 def test_weights_of_another_model_are_refused(trained, tmp_path):
-    from experiments.weights import save_weights
+    from experiments.shared.weights import save_weights
 
     save_weights(tmp_path, {"weight": np.zeros(2, np.float32)}, {"model": "Dense(1)"})
     with pytest.raises(DataError, match="are no translator's"):
@@ -125,5 +126,5 @@ def test_the_model_with_plain_attention_is_the_same():
     x = jax.tree.map(jnp.asarray, batch([([5, 6], [7]), ([8], [9, 4])], 4, 3))
     params = jax.jit(model.init)(jax.random.key(0), (x.source, x.target))
     outputs = [jax.jit(m.forward)(params, (x.source, x.target))[0].hidden for m in (model, plainly(model))]
-    assert not any(isinstance(layer, jaxbp.Attention) for _, layer in jaxbp.reverse.layers(plainly(model)))
+    assert not any(isinstance(layer, jaxbp.Attention) for _, layer in jaxbp.core.paths.layers(plainly(model)))
     np.testing.assert_allclose(*outputs, atol=1e-5)

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.data import DataError
-from experiments.weights import has_weights, load_weights, save_weights
+from experiments.shared.datasets import DataError
+from experiments.shared.weights import has_weights, load_weights, save_weights
 
 PARAMS = ({"weight": np.arange(6.0, dtype=np.float32).reshape(2, 3), "bias": np.zeros(3, np.float32)}, (), {"scale": 1})
 PARAMS = jax.tree.map(np.asarray, PARAMS)

@@ -6,34 +6,34 @@ import jax.numpy as jnp
 import pytest
 
 from jaxbp import (
-    Elu,
-    Gelu,
+    ELU,
+    GELU,
     LayerError,
-    LeakyRelu,
+    LeakyReLU,
     LogSoftmax,
-    Relu,
+    ReLU,
     Serial,
     Sigmoid,
-    Silu,
+    SiLU,
     Softmax,
     Softplus,
     Tanh,
     check_layer,
 )
-from tests.arrays import normal
+from tests.support.arrays import normal
 
 ALL = [
     Sigmoid(),
     Tanh(),
-    Relu(),
-    LeakyRelu(),
-    LeakyRelu(0.5),
-    Elu(),
-    Elu(alpha=2.0),
+    ReLU(),
+    LeakyReLU(),
+    LeakyReLU(0.5),
+    ELU(),
+    ELU(alpha=2.0),
     Softplus(),
-    Silu(),
-    Gelu(),
-    Gelu(approximate=True),
+    SiLU(),
+    GELU(),
+    GELU(approximate=True),
     Softmax(),
     LogSoftmax(),
 ]
@@ -53,13 +53,13 @@ def test_the_softmax_may_run_over_another_feature_axis(layer):
 BY_HAND = {  # layer: z, g, y, ∂J/∂z
     Sigmoid(): ([0, log(3)], [8, 16], [0.5, 0.75], [2, 3]),
     Tanh(): ([0, log(2)], [7, 100], [0, 0.6], [7, 64]),
-    Relu(): ([-2, 3], [5, 7], [0, 3], [0, 7]),
-    LeakyRelu(0.5): ([-2, 3], [5, 7], [-1, 3], [2.5, 7]),
-    Elu(2.0): ([-log(4), 3], [5, 7], [-1.5, 3], [2.5, 7]),
+    ReLU(): ([-2, 3], [5, 7], [0, 3], [0, 7]),
+    LeakyReLU(0.5): ([-2, 3], [5, 7], [-1, 3], [2.5, 7]),
+    ELU(2.0): ([-log(4), 3], [5, 7], [-1.5, 3], [2.5, 7]),
     Softplus(): ([0, log(3)], [8, 4], [log(2), log(4)], [4, 3]),
-    Silu(): ([0, log(3)], [8, 16], [0, 0.75 * log(3)], [4, 12 + 3 * log(3)]),
-    Gelu(): ([0, 1], [8, 1], [0, 0.8413447], [4, 0.8413447 + 0.2419707]),
-    Gelu(True): ([0, 1], [8, 1], [0, 0.8411920], [4, 1.0829641]),
+    SiLU(): ([0, log(3)], [8, 16], [0, 0.75 * log(3)], [4, 12 + 3 * log(3)]),
+    GELU(): ([0, 1], [8, 1], [0, 0.8413447], [4, 0.8413447 + 0.2419707]),
+    GELU(True): ([0, 1], [8, 1], [0, 0.8411920], [4, 1.0829641]),
     Softmax(): ([0, log(3)], [4, 0], [0.25, 0.75], [0.75, -0.75]),
     LogSoftmax(): ([0, log(3)], [4, 0], [-log(4), log(0.75)], [3, -3]),
 }
@@ -106,10 +106,10 @@ def test_the_softmax_refuses_the_axis_of_examples_and_axes_that_are_not_there(la
 
 
 def test_a_slope_of_zero_is_refused_in_favour_of_relu():
-    with pytest.raises(ValueError, match=r"positive slope, not 0.0; slope 0 is Relu\(\)"):
-        LeakyRelu(0.0)
+    with pytest.raises(ValueError, match=r"positive slope, not 0.0; slope 0 is ReLU\(\)"):
+        LeakyReLU(0.0)
 
 
 def test_an_alpha_of_zero_is_refused():
     with pytest.raises(ValueError, match=r"positive alpha, not 0.0"):
-        Elu(0.0)
+        ELU(0.0)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxbp import Dense, Glorot, He, LayerError, LeCun, Serial, check_layer
-from tests.arrays import normal
+from tests.support.arrays import normal
 
 
 @pytest.mark.parametrize("leading", [(4,), (2, 3)], ids=str)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxbp import Dropout, LayerError, check_layer
-from tests.arrays import normal
+from tests.support.arrays import normal
 
 KEY = jax.random.key(3)
 

@@ -5,9 +5,9 @@ import pytest
 
 import jaxbp
 from jaxbp import LayerError
+from jaxbp.layers.attention.positions import LearnedPositions, SinusoidalPositions, rotate
 from jaxbp.layers.embedding import Embedding, TiedEmbedding
-from jaxbp.layers.positions import LearnedPositions, SinusoidalPositions, rotate
-from tests.arrays import normal
+from tests.support.arrays import normal
 
 TOKENS = jnp.array([[0, 2, 2], [1, 0, 2]])
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxbp import LayerError, Serial, check_layer
-from jaxbp.layers.batch_normalization import BatchNorm
+from jaxbp.layers.batch_norm import BatchNorm
 from jaxbp.layers.dropout import SpatialDropout
 from jaxbp.layers.normalization import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 

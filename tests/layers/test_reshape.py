@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxbp import Concatenate, Flatten, Identity, LayerError, Reshape, Serial, Sum, check_layer
-from tests.arrays import normal
+from tests.support.arrays import normal
 
 
 @pytest.mark.parametrize("layer", [Identity(), Flatten(), Reshape((6,)), Reshape((3, -1)), Reshape((2, 3, 1))], ids=str)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxbp import BinaryCrossEntropy, SoftmaxCrossEntropy
-from tests.arrays import labels, normal
-from tests.losses.oracle import assert_gradient_is_that_of_jax_grad
+from tests.support.arrays import labels, normal
+from tests.support.loss_oracle import assert_gradient_is_that_of_jax_grad
 
 LOGITS, WEIGHTS = 2 * normal(4, 3), jnp.array([1.0, 0.0, 2.0, 0.5])
 SOFT = jax.nn.softmax(normal(4, 3, seed=1))

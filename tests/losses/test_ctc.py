@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from jaxbp import CTC, Dense, Serial, Transcripts, check_gradients
-from jaxbp.train import accumulated_gradient
-from tests.arrays import normal
-from tests.losses.oracle import TOLERANCES
-from tests.losses.transcripts import LABELS, LOGITS, WEIGHTS, gradient_of, losses_of, occupancy_of
+from jaxbp.training.step import accumulated_gradient
+from tests.support.arrays import normal
+from tests.support.loss_oracle import TOLERANCES
+from tests.support.transcripts import LABELS, LOGITS, WEIGHTS, gradient_of, losses_of, occupancy_of
 
 
 def merged(alignment, blank):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxbp import CTC
-from tests.losses.transcripts import LABELS, LOGITS, gradient_of, losses_of, occupancy_of
+from tests.support.transcripts import LABELS, LOGITS, gradient_of, losses_of, occupancy_of
 
 # 111 needs two blanks between, and so five frames.
 TOO_MANY = LABELS._replace(labels=LABELS.labels.at[0].set(1), logit_lengths=LABELS.logit_lengths.at[0].set(4))

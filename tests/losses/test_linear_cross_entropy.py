@@ -5,10 +5,10 @@ import pytest
 
 import jaxbp
 from jaxbp import SoftmaxCrossEntropy
-from jaxbp.layers.language_model import LanguageModel
+from jaxbp.core.lazy_logits import LazyLogits
+from jaxbp.layers.attention.tied_models import LanguageModel
 from jaxbp.losses.linear_cross_entropy import LinearCrossEntropy
-from jaxbp.projection import Projection
-from tests.arrays import labels, normal
+from tests.support.arrays import labels, normal
 
 HIDDEN, WEIGHT, Y = normal(2, 5, 3), normal(7, 3, seed=1), labels(10, 7).reshape(2, 5)
 
@@ -34,7 +34,7 @@ def whole(loss, outputs, targets, weights=None):
 )
 def test_value_and_gradients_are_those_of_the_whole_logits(loss, weights):
     with jax.enable_x64(True):
-        outputs = Projection(HIDDEN.astype(float), WEIGHT.astype(float))
+        outputs = LazyLogits(HIDDEN.astype(float), WEIGHT.astype(float))
         value, residuals = jax.jit(loss.forward)(outputs, Y, weights)
         true, gradient = jax.value_and_grad(lambda outputs: whole(loss, outputs, Y, weights))(outputs)
         np.testing.assert_allclose(value, true, rtol=1e-12)
@@ -43,7 +43,7 @@ def test_value_and_gradients_are_those_of_the_whole_logits(loss, weights):
 
 
 def test_in_bfloat16_sums_are_taken_in_float32():
-    outputs = Projection(HIDDEN.astype("bfloat16"), WEIGHT.astype("bfloat16"))
+    outputs = LazyLogits(HIDDEN.astype("bfloat16"), WEIGHT.astype("bfloat16"))
     value, residuals = LinearCrossEntropy(tokens=2).forward(outputs, Y)
     right = jax.tree.map(lambda a: a.astype("float32"), outputs)
     true, gradient = jax.value_and_grad(lambda outputs: whole(LinearCrossEntropy(), outputs, Y))(right)
@@ -54,7 +54,7 @@ def test_in_bfloat16_sums_are_taken_in_float32():
 
 
 def test_a_tied_language_model_has_the_gradients_of_autodiff():
-    model = LanguageModel(7, 4, jaxbp.Dense(4), whole=False)
+    model = LanguageModel(7, 4, jaxbp.Dense(4), full_logits=False)
     tokens = labels(40, 7).reshape(8, 5)
     x, y = tokens[:, :-1], tokens[:, 1:]
     report = jaxbp.check_gradients(model, LinearCrossEntropy(tokens=3), model.init(jax.random.key(0), x), x[:2], y[:2])
@@ -63,8 +63,8 @@ def test_a_tied_language_model_has_the_gradients_of_autodiff():
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_refused():
-    outputs = Projection(HIDDEN, WEIGHT)
-    with pytest.raises(TypeError, match=r"expected a Projection\(hidden, weight\), got float32"):
+    outputs = LazyLogits(HIDDEN, WEIGHT)
+    with pytest.raises(TypeError, match=r"expected a LazyLogits\(hidden, weight\), got float32"):
         LinearCrossEntropy().forward(HIDDEN, Y)
     with pytest.raises(ValueError, match="label 7 is out of range"):
         LinearCrossEntropy().forward(outputs, Y.at[0, 0].set(7))
@@ -79,5 +79,5 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_a_label_out_of_range_shows_under_jit():
-    value, _ = jax.jit(LinearCrossEntropy().forward)(Projection(HIDDEN, WEIGHT), Y.at[0, 0].set(7))
+    value, _ = jax.jit(LinearCrossEntropy().forward)(LazyLogits(HIDDEN, WEIGHT), Y.at[0, 0].set(7))
     assert np.isnan(value)

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxbp import HalfSquaredError, Huber, MeanSquaredError
-from tests.arrays import normal
-from tests.losses.oracle import assert_gradient_is_that_of_jax_grad
+from tests.support.arrays import normal
+from tests.support.loss_oracle import assert_gradient_is_that_of_jax_grad
 
 ALL = [HalfSquaredError(), MeanSquaredError(), Huber(), Huber(0.3)]
 OUTPUTS, TARGETS = normal(4, 3), normal(4, 3, seed=1)

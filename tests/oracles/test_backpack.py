@@ -9,13 +9,13 @@ from backpack import backpack, extend, extensions
 from torch import nn
 
 import jaxbp
-from jaxbp import Conv, Dense, Flatten, MaxPool, Relu, Serial, Sigmoid
-from jaxbp.quantities.columns import Exact
-from jaxbp.quantities.curvature import ggn_diagonal
-from jaxbp.quantities.ghost_norms import layer_gradient_norms
-from jaxbp.quantities.kronecker import kfac_expand, kfac_reduce, kronecker_factors
-from jaxbp.quantities.moments import gradient_second_moment, gradient_variance
-from jaxbp.quantities.per_example import individual_gradients
+from jaxbp import Conv, Dense, Flatten, MaxPool, ReLU, Serial, Sigmoid
+from jaxbp.curvature.fisher import Exact
+from jaxbp.curvature.kronecker import kfac_expand, kfac_reduce, kronecker_factors
+from jaxbp.curvature.operators import ggn_diagonal
+from jaxbp.quantities.ghost_norms import per_example_layer_norms
+from jaxbp.quantities.gradient_statistics import gradient_second_moment, gradient_variance
+from jaxbp.quantities.per_example import per_example_gradients
 
 LOSS = jaxbp.SoftmaxCrossEntropy()
 N = 5
@@ -29,7 +29,7 @@ def networks(name):
         theirs = [nn.Linear(6, 4), nn.Sigmoid(), nn.Linear(4, 3)]
         z = torch.tensor(x)
     else:
-        model = Serial(Conv(2, (3, 3)), Relu(), MaxPool((2, 2)), Flatten(), Dense(3))
+        model = Serial(Conv(2, (3, 3)), ReLU(), MaxPool((2, 2)), Flatten(), Dense(3))
         x = numbers.normal(size=(N, 6, 6, 2))
         theirs = [nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 3)]
         z = torch.tensor(x.transpose(0, 3, 1, 2))
@@ -74,8 +74,8 @@ def test_quantities_are_those_of_backpack(name):
             loss.backward()
 
         quantities = {
-            "one": individual_gradients,
-            "norm": layer_gradient_norms,
+            "one": per_example_gradients,
+            "norm": per_example_layer_norms,
             "var": gradient_variance,
             "second": gradient_second_moment,
         }

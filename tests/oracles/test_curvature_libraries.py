@@ -1,4 +1,4 @@
-"""What the docstring of jaxbp/quantities/curvature.py promises of the libraries that take its operators."""
+"""What the docstring of jaxbp/curvature/operators.py promises of the libraries that take its operators."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 import jaxbp
 from jaxbp import Dense, Serial, Tanh
-from tests.arrays import labels, normal
+from tests.support.arrays import labels, normal
 
 KEY = jax.random.key(0)
 

@@ -2,7 +2,7 @@ import kaldi_native_fbank as kaldi
 import numpy as np
 import pytest
 
-from experiments.speech import LogMel, mfcc
+from experiments.spoken_digits.features import LogMel, mfcc
 
 SAMPLES = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
 

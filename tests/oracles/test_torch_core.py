@@ -8,20 +8,20 @@ import torch
 from torch import nn
 
 import jaxbp
-from tests.arrays import labels, normal
+from tests.support.arrays import labels, normal
 
 X = np.asarray(3 * normal(4, 3), float)
 
 ACTIVATIONS = {
     jaxbp.Sigmoid(): nn.Sigmoid(),
     jaxbp.Tanh(): nn.Tanh(),
-    jaxbp.Relu(): nn.ReLU(),
-    jaxbp.LeakyRelu(): nn.LeakyReLU(),
-    jaxbp.Elu(2.0): nn.ELU(2.0),
+    jaxbp.ReLU(): nn.ReLU(),
+    jaxbp.LeakyReLU(): nn.LeakyReLU(),
+    jaxbp.ELU(2.0): nn.ELU(2.0),
     jaxbp.Softplus(): nn.Softplus(threshold=1000),
-    jaxbp.Silu(): nn.SiLU(),
-    jaxbp.Gelu(): nn.GELU(),
-    jaxbp.Gelu(True): nn.GELU(approximate="tanh"),
+    jaxbp.SiLU(): nn.SiLU(),
+    jaxbp.GELU(): nn.GELU(),
+    jaxbp.GELU(True): nn.GELU(approximate="tanh"),
     jaxbp.Softmax(): nn.Softmax(-1),
     jaxbp.LogSoftmax(): nn.LogSoftmax(-1),
 }
@@ -70,7 +70,7 @@ def test_a_network_agrees_with_pytorch():
     targets = np.array([0, 2, 1, 1])
     value = nn.CrossEntropyLoss()(theirs(torch.tensor(X)), torch.tensor(targets))
     value.backward()
-    model = jaxbp.Serial(jaxbp.Dense(5), jaxbp.Relu(), jaxbp.Dense(3))
+    model = jaxbp.Serial(jaxbp.Dense(5), jaxbp.ReLU(), jaxbp.Dense(3))
 
     def mirrored(take):
         """Their arrays as our parameters: PyTorch keeps weights transposed."""

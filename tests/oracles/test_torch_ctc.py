@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import jaxbp
-from tests.arrays import normal
+from tests.support.arrays import normal
 
 # Padding, labels repeated once and twice, no label, as many labels as frames, and two that do not fit.
 TARGETS = jaxbp.Transcripts(

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import jaxbp
-from tests.arrays import normal
+from tests.support.arrays import normal
 
 N, TIMES, INPUTS, OUTPUTS = 3, 5, 2, 3
 LENGTHS = np.array([3, 5, 1])

@@ -9,7 +9,7 @@ from torch import nn
 
 import jaxbp
 from jaxbp import Context, Heads, Sequences, Serial
-from tests.arrays import labels, normal
+from tests.support.arrays import labels, normal
 
 N, T, S, F, H = 2, 4, 3, 4, 2
 LENGTHS = np.array([3, 2])
@@ -146,7 +146,7 @@ def test_an_encoder_block_is_pytorchs(post_norm):
     real = np.asarray(~padding)[..., None]
     y, g, (dx,) = pytorch(lambda x: module(x, src_key_padding_mask=padding) * torch.tensor(real), x)
     with jax.enable_x64(True):
-        layer = jaxbp.encoder_block(F, H, 6, post_norm=post_norm, activation=jaxbp.Gelu())
+        layer = jaxbp.encoder_block(F, H, 6, post_norm=post_norm, activation=jaxbp.GELU())
         inputs = Sequences(x, jnp.asarray(LENGTHS))
         out, found, params = by_hand(layer, block_params(module, values), inputs, Sequences(g * real))
         agree((out.values * real, found.values, params), (y, dx, block_params(module, gradient)))
@@ -159,7 +159,7 @@ def test_a_decoder_block_is_pytorchs(post_norm):
     x, memory = normal(N, T, F), normal(N, S, F, seed=1)
     y, g, gradients = pytorch(lambda x, memory: module(x, memory, tgt_mask=future), x, memory)
     with jax.enable_x64(True):
-        layer = Serial(jaxbp.decoder_block(F, H, 6, post_norm=post_norm, activation=jaxbp.Relu()), jaxbp.Own())
+        layer = Serial(jaxbp.decoder_block(F, H, 6, post_norm=post_norm, activation=jaxbp.ReLU()), jaxbp.DropMemory())
         params = (block_params(module, values), ())
         agree(by_hand(layer, params, Context(x, memory), g), (y, gradients, (block_params(module, gradient), ())))
 
@@ -185,5 +185,5 @@ def test_linear_cross_entropy_is_pytorchs_with_smoothing_and_ignored_labels():
     value.backward()
     with jax.enable_x64(True):
         loss = jaxbp.LinearCrossEntropy(0.1, ignored_label=-1, tokens=3)
-        ours, residuals = jax.jit(loss.forward)(jaxbp.Projection(hidden.astype(float), weight.astype(float)), y)
+        ours, residuals = jax.jit(loss.forward)(jaxbp.LazyLogits(hidden.astype(float), weight.astype(float)), y)
         agree((ours, loss.backward(residuals)), (value.item(), [t.grad.numpy() for t in tensors]))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from jaxbp.layers.batch_normalization import BatchNorm
-from jaxbp.layers.convolution import Conv, ConvTranspose
+from jaxbp.layers.batch_norm import BatchNorm
 from jaxbp.layers.normalization import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
-from jaxbp.layers.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from jaxbp.layers.spatial.convolution import Conv, ConvTranspose
+from jaxbp.layers.spatial.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -5,9 +5,9 @@ import pytest
 
 import jaxbp
 from jaxbp import Dense, LayerError, Serial, SoftmaxCrossEntropy
-from jaxbp.layers.batch_normalization import BatchNorm
+from jaxbp.layers.batch_norm import BatchNorm
 from jaxbp.quantities.clipping import clipped_value_and_grad
-from tests.quantities.networks import CONVOLUTIONAL, DEEP, MLP, N, batch, brute_force, flat, relative_error
+from tests.support.networks import CONVOLUTIONAL, DEEP, MLP, N, batch, brute_force, flat, relative_error
 
 LOSS = SoftmaxCrossEntropy()
 

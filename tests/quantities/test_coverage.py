@@ -4,7 +4,7 @@ import pytest
 
 import jaxbp
 from jaxbp import Layer
-from tests.quantities.coverage import ROWS, examine, in_readme
+from tests.quantities.coverage_table import ROWS, examine, in_readme
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -21,4 +21,6 @@ def test_every_public_layer_with_parameters_has_a_row():
     layers = {name: it for name, it in public.items() if isinstance(it, type) and issubclass(it, Layer)}
     learns = {name for name, it in layers.items() if it.param_gradient is not Layer.param_gradient}
     named = set(re.findall(r"`(\w+)`", " ".join(ROWS)))
-    assert learns - named <= {"Composite", "Serial", "EncoderDecoder"}, "give it a row in tests/quantities/coverage.py"
+    assert learns - named <= {"Composite", "Serial", "EncoderDecoder"}, (
+        "give it a row in tests/quantities/coverage_table.py"
+    )

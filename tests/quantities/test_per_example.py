@@ -7,12 +7,12 @@ import pytest
 
 import jaxbp
 from jaxbp import Dense, Layer, LayerError, Serial, SoftmaxCrossEntropy
-from jaxbp.layers.batch_normalization import BatchNorm
-from jaxbp.quantities.ghost_norms import gradient_norms, layer_gradient_norms, prefers_gram
-from jaxbp.quantities.kernels import gram_matrix, tangent_kernel
-from jaxbp.quantities.moments import gradient_second_moment, gradient_variance, noise_scale, signal_to_noise
-from jaxbp.quantities.per_example import individual_gradient, individual_gradients
-from tests.quantities.networks import (
+from jaxbp.layers.batch_norm import BatchNorm
+from jaxbp.quantities.ghost_norms import per_example_layer_norms, per_example_norms, prefers_gram
+from jaxbp.quantities.gradient_statistics import gradient_second_moment, gradient_variance, noise_scale, signal_to_noise
+from jaxbp.quantities.per_example import per_example_gradient, per_example_gradients
+from jaxbp.quantities.tangent_kernel import gram_matrix, tangent_kernel
+from tests.support.networks import (
     CONVOLUTIONAL,
     DEEP,
     MLP,
@@ -25,9 +25,9 @@ from tests.quantities.networks import (
 )
 
 EVERY = {
-    "individual": individual_gradients,
-    "norms": gradient_norms,
-    "layers": layer_gradient_norms,
+    "individual": per_example_gradients,
+    "norms": per_example_norms,
+    "layers": per_example_layer_norms,
     "gram": gram_matrix,
     "second": gradient_second_moment,
     "variance": gradient_variance,
@@ -90,7 +90,7 @@ def test_the_mean_of_individual_gradients_is_the_gradient_also_with_weights():
     params, x, y = batch(MLP)
     weights = jnp.array([1.0, 0.0, 2.0, 0.5])
     _, found = jaxbp.value_and_quantities(
-        MLP, SoftmaxCrossEntropy(), {"one": individual_gradients, "mean": jaxbp.param_gradient}
+        MLP, SoftmaxCrossEntropy(), {"one": per_example_gradients, "mean": jaxbp.param_gradient}
     )(params, x, y, weights=weights)
     assert relative_error(jax.tree.map(lambda a: a.mean(0), found["one"]), found["mean"]) < 1e-9
 
@@ -116,7 +116,7 @@ def test_a_bare_visit_refuses_mixing_layers_too():
     params = model.init(jax.random.key(0), x)
     _, residuals = model.forward(params, x)
     with pytest.raises(LayerError, match=r'layer "0", BatchNorm\(\): mixes the examples'):
-        jaxbp.sweep(model, params, residuals, x, visit=individual_gradient)
+        jaxbp.sweep(model, params, residuals, x, visit=per_example_gradient)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ def test_residuals_that_begin_with_time_are_not_taken_for_examples(steps):
     params = usual.init(jax.random.key(0), x)
     assert (
         relative_error(
-            quantity(turned, gradient_norms, params, x, labels), quantity(usual, gradient_norms, params, x, labels)
+            quantity(turned, per_example_norms, params, x, labels),
+            quantity(usual, per_example_norms, params, x, labels),
         )
         < 1e-12
     )
@@ -171,7 +172,7 @@ def test_residuals_that_begin_with_time_are_not_taken_for_examples(steps):
 def test_a_layer_with_residuals_of_the_whole_batch_is_refused_by_name():
     params, x, y = (KeepsTheMean().init(None, None),), jnp.ones((4, 3)), jnp.zeros(4, int)
     with pytest.raises(LayerError, match=r'layer "0", KeepsTheMean\(\): keeps float64\[\] for the whole batch of 4'):
-        quantity(Serial(KeepsTheMean()), gradient_norms, params, x, y)
+        quantity(Serial(KeepsTheMean()), per_example_norms, params, x, y)
 
 
 def test_the_noise_scale_refuses_a_batch_of_one():

@@ -1,0 +1,1 @@
+"""Learning through feedback weights other than the transposed ones."""

@@ -1,0 +1,1 @@
+"""K-FAC against Adam, in steps and in seconds."""

@@ -1,0 +1,1 @@
+"""Handwritten digits: dense and convolutional networks on MNIST."""

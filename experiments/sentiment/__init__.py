@@ -1,0 +1,1 @@
+"""The sentiment of film reviews (SST-2)."""

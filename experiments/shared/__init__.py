@@ -1,0 +1,1 @@
+"""What several experiments use: data, plots, training, command lines."""

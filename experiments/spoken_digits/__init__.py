@@ -1,0 +1,1 @@
+"""Spoken digits, one at a time and in strings."""

@@ -1,0 +1,1 @@
+"""German to English (Multi30k)."""

@@ -1,0 +1,16 @@
+"""Training steps and the loop around them."""
+
+from jaxbp.training.divergence import Diverged
+from jaxbp.training.fit import evaluate, fit, train_epoch
+from jaxbp.training.step import TrainState, make_train_step
+from jaxbp.training.truncated_bptt import truncated_value_and_grad
+
+__all__ = [
+    "Diverged",
+    "TrainState",
+    "evaluate",
+    "fit",
+    "make_train_step",
+    "train_epoch",
+    "truncated_value_and_grad",
+]
