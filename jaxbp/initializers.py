@@ -8,10 +8,12 @@ For a weight with fan_in inputs and fan_out outputs (in a convolution each times
 
 And one for weights that a signal passes time after time: Orthogonal, which keeps lengths as they are.
 
-Each is a value, not a closure, so that layers that hold it stay comparable and hashable; JAX draws the numbers.
+The first three draw from a normal distribution that is cut off at two deviations, as `jax.nn.initializers` do, number
+by number. Each is a value, not a closure, so that layers that hold it stay comparable and hashable.
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -33,7 +35,8 @@ class LeCun:
     """Variance 1 / fan_in."""
 
     def __call__(self, key, shape, dtype):
-        return jax.nn.initializers.lecun_normal()(key, shape, dtype)
+        fan_in, _ = fans(shape)
+        return cut_normal(key, shape, dtype, 1 / fan_in)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Glorot:
     """Variance 2 / (fan_in + fan_out)."""
 
     def __call__(self, key, shape, dtype):
-        return jax.nn.initializers.glorot_normal()(key, shape, dtype)
+        fan_in, fan_out = fans(shape)
+        return cut_normal(key, shape, dtype, 2 / (fan_in + fan_out))
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class He:
     """Variance 2 / fan_in."""
 
     def __call__(self, key, shape, dtype):
-        return jax.nn.initializers.he_normal()(key, shape, dtype)
+        fan_in, _ = fans(shape)
+        return cut_normal(key, shape, dtype, 2 / fan_in)
 
 
 @dataclass(frozen=True)
@@ -79,4 +84,20 @@ class Normal:
     deviation: float = 0.02
 
     def __call__(self, key, shape, dtype):
-        return self.deviation * jax.random.normal(key, shape, dtype)
+        return self.deviation * jax.random.normal(key, (prod(shape),), dtype).reshape(shape)
+
+
+def cut_normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any, variance: float) -> Float[Array, "..."]:
+    """Normal numbers of a variance, none beyond two deviations.
+
+    They are drawn flat, which changes none: to compile a draw of [3, 3, 8, 12] takes XLA many seconds on CPU.
+    """
+    lost = 0.87962566103423978  # the deviation of the unit normal when it is cut off at ±2
+    deviation = jnp.sqrt(jnp.array(variance, dtype)) / jnp.array(lost, dtype)
+    return (jax.random.truncated_normal(key, -2, 2, (prod(shape),), dtype) * deviation).reshape(shape)
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """fan_in and fan_out of a weight [*window, inputs, outputs]."""
+    *window, inputs, outputs = shape
+    return prod(window) * inputs, prod(window) * outputs

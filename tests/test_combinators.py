@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxbp import (
+    Add,
     Concatenate,
     Dense,
     Dropout,
@@ -15,7 +16,6 @@ from jaxbp import (
     Repeat,
     Residual,
     Serial,
-    Sum,
     Tanh,
     check_layer,
 )
@@ -31,12 +31,12 @@ X = normal(4, 3)
         Serial(Dense(3), Tanh(), Dense(2)),
         Residual(BLOCK),
         Residual(Dense(2), Dense(2)),
-        Serial(Parallel(Dense(3), BLOCK), Sum()),
+        Serial(Parallel(Dense(3), BLOCK), Add()),
         Serial(Parallel(Dense(3), Dense(2), Identity()), Concatenate()),
         Parallel(Dense(3), Tanh()),
         Repeat(BLOCK, 3),
         Recompute(BLOCK),
-        Repeat(Recompute(Serial(Parallel(BLOCK, Residual(BLOCK)), Sum())), 2),
+        Repeat(Recompute(Serial(Parallel(BLOCK, Residual(BLOCK)), Add())), 2),
         Repeat(Repeat(BLOCK, 2), 2),
     ],
     ids=str,
@@ -66,7 +66,7 @@ LINE, ONE, TEN = Dense(1, bias=False), jnp.array([[1.0]]), jnp.array([[10.0]])
         (Serial(LINE, LINE), (one(2), one(3)), 6, 60, (one(30), one(20))),
         (Residual(LINE), {"body": one(2)}, 3, 30, {"body": one(10)}),
         (Residual(LINE, LINE), {"body": one(2), "shortcut": one(3)}, 5, 50, {"body": one(10), "shortcut": one(10)}),
-        (Serial(Parallel(LINE, LINE), Sum()), ((one(2), one(3)), ()), 5, 50, ((one(10), one(10)), ())),
+        (Serial(Parallel(LINE, LINE), Add()), ((one(2), one(3)), ()), 5, 50, ((one(10), one(10)), ())),
         (
             Repeat(LINE, 2),
             {"body": {"weight": jnp.array([[[2.0]], [[3.0]]])}},
@@ -160,7 +160,7 @@ def test_a_function_in_place_of_a_layer_is_refused(composite):
 
 
 def test_repeat_needs_a_turn():
-    with pytest.raises(ValueError, match="positive whole number of turns, not 0"):
+    with pytest.raises(ValueError, match="positive whole number of layers, not 0"):
         Repeat(BLOCK, 0)
 
 
@@ -172,19 +172,21 @@ def test_repeat_refuses_a_body_that_changes_the_shape():
 
 def test_repeat_refuses_parameters_for_another_number_of_turns():
     params = Repeat(BLOCK, 2).init(jax.random.key(0), X)
-    with pytest.raises(LayerError, match=r"stacked over 3 turns, got .*float32\[2, 3, 3\]"):
+    with pytest.raises(LayerError, match=r"stacked over 3 layers, got .*float32\[2, 3, 3\]"):
         Repeat(BLOCK, 3).forward(params, X)
 
 
 def test_residual_refuses_a_body_of_another_width():
     model = Serial(Residual(Dense(2)))
-    with pytest.raises(LayerError, match=r'layer "0".*gives float32\[4, 2\], but it is added to float32\[4, 3\]'):
+    with pytest.raises(
+        LayerError, match=r'layer "0".*adds float32\[4, 2\], the result of call\("body", …\), to float32\[4, 3\]'
+    ):
         model.forward(({"body": {"weight": jnp.ones((3, 2)), "bias": jnp.ones(2)}},), X)
 
 
 def test_residual_refuses_a_body_of_width_one_rather_than_broadcast():
     model = Residual(Dense(1))
-    with pytest.raises(LayerError, match="give the body the same output shape"):
+    with pytest.raises(LayerError, match="make the shapes equal"):
         model.forward(model.init(jax.random.key(0), X), X)
 
 

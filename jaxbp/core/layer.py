@@ -8,8 +8,8 @@ Let J be the loss, θ the parameters, and g = ∂J/∂y the gradient that arrive
 The laws, each of them tested by `jaxbp.check_layer`:
 
 1. The two gradients are the vector-Jacobian product of `forward`.
-2. Residuals are a pytree of arrays that `forward` keeps for the way back. They never contain parameters, which reach
-   the backward functions as an argument: so other parameters may be sent there (feedback alignment).
+2. Residuals are a pytree of arrays that `forward` saves for the backward pass. They never contain parameters, which
+   reach the backward functions as an argument: so other parameters may be sent there (feedback alignment).
 3. The first axis counts examples. Parameter gradients sum over all leading axes; the loss alone owns the mean.
 4. `rng=None` is evaluation, a key is training.
 5. Gradients have the structure, shapes and dtypes of the parameters (zeros for running statistics); no parameters is
@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxbp.core.errors import LayerError
+from jaxbp.core.errors import LayerError, require_alive
 from jaxbp.core.text import constructor_call
 
 Params = PyTree  # a layer's parameters: a dict of arrays, () where there are none, tuples and dicts of these
@@ -57,6 +59,11 @@ class Layer:
         """Returns the outputs [n, ...] and the residuals, what the two gradients will need of this moment."""
         raise LayerError(self, "this layer doesn't define forward(params, x, rng) -> (y, residuals)")
 
+    def __call__(self, params: Params, x: PyTree) -> PyTree:
+        """The outputs alone, in evaluation: inference."""
+        require_alive(params=params, x=x)
+        return self.forward(params, jax.tree.map(jnp.asarray, x))[0]
+
     def input_gradient(self, params: Params, residuals: PyTree, g: PyTree) -> PyTree:
         """∂J/∂x, shaped like the input, from g = ∂J/∂y, shaped like the output."""
         raise LayerError(self, "this layer doesn't define input_gradient(params, residuals, g) -> ∂J/∂x")
@@ -72,6 +79,15 @@ class Layer:
         Σ_{n,t} g[n,t], as if a had one entry more, always 1. None: this layer has no such factors.
         """
         return None
+
+    def stepwise(self, length: int) -> "Layer":
+        """The layer for text that comes position by position, `length` in all, to generate with (see `stepwise.py`)."""
+        if not self.position_wise:
+            remedy = "if its positions don't depend on each other, say position_wise = True in its class"
+            raise LayerError(
+                self, f"text can't go through it position by position; {remedy}, else give it a stepwise(length)"
+            )
+        return self
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -92,6 +108,7 @@ class Site:
     """One leaf layer at the moment the reverse sweep passes: what a visit gets to see.
 
     path: the layer's name in the model, such as "2.body.1".
+    layer: the layer; a `Shared` around it where it is used several times.
     g: its delta ∂J/∂y. Inside a `Repeat` params, residuals and g are those of one turn.
     """
 

@@ -16,8 +16,17 @@ def is_floating(x: ArrayLike) -> bool:
 
 def contract(equation: str, *operands: Array, dtype: Any) -> Array:
     """An einsum that sums in float32 or wider, whatever the operands: bfloat16 sums would lose what they add."""
-    wide = jnp.promote_types(jnp.result_type(*operands), jnp.float32)
-    return jnp.einsum(equation, *operands, preferred_element_type=wide).astype(dtype)
+    return jnp.einsum(equation, *operands, preferred_element_type=accumulation_dtype(*operands)).astype(dtype)
+
+
+def accumulation_dtype(*arrays: ArrayLike) -> Any:
+    """The dtype to add up in: float32, or float64 where an array is float64."""
+    return jnp.promote_types(jnp.result_type(*(x.dtype for x in arrays)), jnp.float32)
+
+
+def widened(x: Array) -> Array:
+    """x in the dtype to add up in."""
+    return x.astype(accumulation_dtype(x))
 
 
 def is_concrete(x: ArrayLike) -> bool:

@@ -1,6 +1,6 @@
 """A model as a tree of paths: each layer has a name such as "2.body.1" and mirrored trees are read by it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxtyping import PyTree
@@ -77,6 +77,11 @@ def part(tree: PyTree, name: str) -> PyTree:
     if tree is None:
         return None
     return tree[int(name)] if isinstance(tree, tuple | list) else tree[name]
+
+
+def is_numbered(names: Iterable[str]) -> bool:
+    """Whether names are 0, 1, 2…, so that trees have a tuple in the place of a dict."""
+    return all(name == str(i) for i, name in enumerate(names))
 
 
 def leaves_of(model: Layer) -> dict[str, Layer]:

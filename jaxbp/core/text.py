@@ -13,6 +13,8 @@ def constructor_call(self: Any) -> str:
         return f"{type(self).__name__}()"
     words = []
     for field in dataclasses.fields(self):
+        if field.name.startswith("_"):
+            continue
         value = getattr(self, field.name)
         if field.default is dataclasses.MISSING:
             words.append(str(value))

@@ -25,9 +25,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jaxbp.core.errors import located
 from jaxbp.core.layer import Layer, Params
+from jaxbp.core.numerics import widened
 from jaxbp.core.paths import layers
+from jaxbp.core.stepwise import choose_rows, go_on
 from jaxbp.core.text import describe
-from jaxbp.decoding.kv_cache import choose_rows, go_on, stepwise
 from jaxbp.layers.attention.tied_models import EncoderDecoder
 from jaxbp.layers.embedding import Embedding, TiedEmbedding, require_tokens
 from jaxbp.layers.sequences import values_of
@@ -125,7 +126,7 @@ def likeliest(
 
 
 def _require(model, prompt, source, length):
-    """Refuses what is no prompt, and tokens out of range, by the path of the embedding that lacks them."""
+    """Raises if this is not a prompt, or has tokens out of range, naming the embedding by its path."""
     if length < 1:
         raise ValueError(f"expected a positive length, how many tokens to give, not {length}")
     if not hasattr(prompt, "shape") or len(prompt.shape) != 2 or prompt.shape[1] < 1:
@@ -147,12 +148,12 @@ def _blank(shape, end):
 
 def _steps(model, params, source, length):
     """A function (kept, tokens [n, t]) -> (log p of what follows [n, v], kept), and the model it runs."""
-    model = stepwise(model, length)
+    model = model.stepwise(length)
 
     def step(kept, tokens):
         y, kept = go_on(model, params, kept, tokens if source is None else (source, tokens))
         logits = values_of(y)[:, -1]
-        return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), kept
+        return jax.nn.log_softmax(widened(logits)), kept
 
     return step, model
 

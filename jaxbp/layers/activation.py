@@ -11,10 +11,11 @@ array, the cheapest from which f' follows:
     Softplus    log(1 + e^z)                f' = σ(z) = 1 - e^-y                keeps y
     SiLU        z σ(z)                      f' = σ(z) + y (1 - σ(z))            keeps f'
     GELU        z Φ(z)                      f' = Φ(z) + z φ(z)                  keeps f'
+    Softcap     c tanh(z / c)               f' = 1 - (y / c)²                   keeps y
 
-y is the next layer's input as well, so keeping it costs nothing. SiLU and GELU turn round below zero, y doesn't tell
-z; f' is of z's size and spares the backward its exponentials. At a kink f' is the left one, as in `jax.nn` (LeakyReLU:
-the right one).
+y is the next layer's input as well, so keeping it costs nothing. SiLU and GELU are not monotonic, so y does not
+determine z; f' is of z's size and spares the backward its exponentials. At a kink f' is the left one, as in `jax.nn`
+(LeakyReLU: the right one).
 
 Softmax, y_k = e^{z_k} / Σ_j e^{z_j}. From ∂y_k/∂z_i = y_k ([i = k] - y_i):
 
@@ -26,7 +27,7 @@ LogSoftmax, y_k = z_k - log Σ_j e^{z_j}. From ∂y_k/∂z_i = [i = k] - e^{y_i}
 
 Sources: Rumelhart et al. (1986) sigmoid; LeCun et al. (1998) tanh; Nair & Hinton (2010) relu; Maas et al. (2013) leaky
 relu; Clevert et al., arXiv 1511.07289 elu; Dugas et al. (2001) softplus; Hendrycks & Gimpel, arXiv 1606.08415 gelu;
-Elfwing et al., arXiv 1702.03118 silu; Bridle (1990) softmax.
+Elfwing et al., arXiv 1702.03118 silu; Gemma Team, arXiv 2408.00118, section 2 softcap; Bridle (1990) softmax.
 """
 
 import math
@@ -36,9 +37,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxbp.core.errors import LayerError, require_floating
+from jaxbp.core.axes import feature_axis
+from jaxbp.core.errors import require_floating
 from jaxbp.core.layer import Layer
-from jaxbp.core.text import describe
 
 
 @dataclass(frozen=True)
@@ -191,14 +192,36 @@ class GELU(Layer):
 
 
 @dataclass(frozen=True)
+class Softcap(Layer):
+    """The identity near zero, onto (-`cap`, `cap`): keeps logits from growing without bound."""
+
+    position_wise = True
+
+    cap: float
+
+    def __post_init__(self):
+        if not 0 < self.cap < math.inf:
+            raise ValueError(f"Softcap needs a positive, finite cap, not {self.cap}")
+
+    def forward(self, params, x: Array, rng=None):
+        require_floating(self, x)
+        y = self.cap * jnp.tanh(x / self.cap)
+        return y, y
+
+    def input_gradient(self, params, y, g: Float[Array, "*n"]) -> Float[Array, "*n"]:
+        tanh = y / self.cap
+        return g * (1 + tanh) * (1 - tanh)
+
+
+@dataclass(frozen=True)
 class Softmax(Layer):
     """Probabilities over `axis`, counted from the end: -1 is the last axis."""
 
     axis: int = -1
 
     def forward(self, params, x: Array, rng=None):
-        require_feature_axis(self, x)
-        y = jax.nn.softmax(x, self.axis)
+        require_floating(self, x)
+        y = jax.nn.softmax(x, feature_axis(self, self.axis, x))
         return y, y
 
     def input_gradient(self, params, y, g: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -212,18 +235,9 @@ class LogSoftmax(Layer):
     axis: int = -1
 
     def forward(self, params, x: Array, rng=None):
-        require_feature_axis(self, x)
-        y = jax.nn.log_softmax(x, self.axis)
+        require_floating(self, x)
+        y = jax.nn.log_softmax(x, feature_axis(self, self.axis, x))
         return y, y
 
     def input_gradient(self, params, y, g: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return g - jnp.exp(y) * jnp.sum(g, self.axis, keepdims=True)
-
-
-def require_feature_axis(layer: Softmax | LogSoftmax, x: Array) -> None:
-    """Refuses an axis that x lacks, and the first one: it counts examples, which must not mix."""
-    require_floating(layer, x)
-    if not -x.ndim <= layer.axis < x.ndim or layer.axis % x.ndim == 0:
-        raise LayerError(
-            layer, f"expected axis {layer.axis} to be a feature axis of [examples, ...], got {describe(x)}"
-        )

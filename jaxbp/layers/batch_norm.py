@@ -22,9 +22,9 @@ from jaxtyping import Array
 from jaxbp.core import chunking as cpu
 from jaxbp.core.chunking import CACHE, bytes_each, over_pairs
 from jaxbp.core.errors import LayerError
+from jaxbp.core.numerics import widened
 from jaxbp.core.text import describe
 from jaxbp.layers.normalization import _Normalization, require_epsilon, scaled, scaled_gradient, standardized
-from jaxbp.layers.spatial.cpu_algorithms import wide
 
 
 class Batch(NamedTuple):
@@ -82,20 +82,20 @@ class BatchNorm(_Normalization):
                 f"in training expected at least two numbers a channel, got {describe(x)}: they would all become zero; "
                 "take a larger batch, or rng=None",
             )
-        mean, variance, normal, inverse = standardized(wide(x), tuple(range(x.ndim - 1)), self.epsilon)
+        mean, variance, normal, inverse = standardized(widened(x), tuple(range(x.ndim - 1)), self.epsilon)
         return scaled(params, normal).astype(x.dtype), Batch(x, inverse, mean, variance)
 
     def input_gradient(self, params, residuals, g):
         if not isinstance(residuals, Batch):
-            return (wide(g) * (wide(params["scale"]) * self._inverse(params))).astype(residuals.dtype)
+            return (widened(g) * (widened(params["scale"]) * self._inverse(params))).astype(residuals.dtype)
         mean, along = self._sums(residuals, g) * (g.shape[-1] / g.size)
-        slope = wide(params["scale"]) * residuals.inverse
-        return (slope * (wide(g) - mean - standard(residuals, residuals.x) * along)).astype(residuals.x.dtype)
+        slope = widened(params["scale"]) * residuals.inverse
+        return (slope * (widened(g) - mean - standard(residuals, residuals.x) * along)).astype(residuals.x.dtype)
 
     def param_gradient(self, params, residuals, g):
         zeros = {name: jnp.zeros_like(params[name]) for name in self.statistics}
         if not isinstance(residuals, Batch):
-            return scaled_gradient(params, self._normal(params, residuals), wide(g)) | zeros
+            return scaled_gradient(params, self._normal(params, residuals), widened(g)) | zeros
         sums = zip(("bias", "scale"), self._sums(residuals, g), strict=True)
         return {name: total.astype(params[name].dtype) for name, total in sums} | zeros
 
@@ -103,7 +103,9 @@ class BatchNorm(_Normalization):
         """Σ g and Σ g x̂, [2, channels]."""
 
         def sums(x, g):
-            return jnp.stack([jnp.sum(term, range(g.ndim - 1)) for term in (wide(g), wide(g) * standard(residuals, x))])
+            return jnp.stack(
+                [jnp.sum(term, range(g.ndim - 1)) for term in (widened(g), widened(g) * standard(residuals, x))]
+            )
 
         # A few examples at once: otherwise XLA would compute x̂ on the way forward, and keep it beside x.
         few = CACHE // bytes_each(g)
@@ -122,12 +124,12 @@ class BatchNorm(_Normalization):
         }
 
     def _inverse(self, params):
-        return lax.rsqrt(wide(params["variance"]) + self.epsilon)
+        return lax.rsqrt(widened(params["variance"]) + self.epsilon)
 
     def _normal(self, params, x):
-        return (wide(x) - wide(params["mean"])) * self._inverse(params)
+        return (widened(x) - widened(params["mean"])) * self._inverse(params)
 
 
 def standard(batch: Batch, x: Array) -> Array:
     """x̂ of some of the batch's x."""
-    return (wide(x) - batch.mean) * batch.inverse
+    return (widened(x) - batch.mean) * batch.inverse

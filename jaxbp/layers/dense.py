@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxbp.core.errors import LayerError, require_floating, require_positive
+from jaxbp.core.errors import LayerError, require_floating, require_params, require_positive
 from jaxbp.core.layer import ArrayLike, Layer, Params
 from jaxbp.core.numerics import contract
 from jaxbp.core.text import describe
@@ -79,20 +79,10 @@ class Dense(Layer):
             raise LayerError(self, f"expected at least one input feature, got {describe(x)}")
 
     def require_params(self, params, x):
-        """Refuses parameters of another layer."""
-        names = {"weight", "bias"} if self.bias else {"weight"}
-        if not isinstance(params, dict) or set(params) != names:
-            raise LayerError(
-                self,
-                f"expected parameters {{{', '.join(sorted(names))}}}, got {describe(params)}; "
-                "do they come from this model's init?",
-            )
+        """Raises unless these are the parameters of this layer, for inputs like x."""
+        shapes = {"weight": ("inputs", self.outputs)} | ({"bias": (self.outputs,)} if self.bias else {})
+        require_params(self, params, shapes)
         weight = params["weight"]
-        if weight.ndim != 2 or weight.shape[1] != self.outputs:
-            raise LayerError(
-                self,
-                f"expected a weight [inputs, {self.outputs}], got {describe(weight)}: parameters of another model?",
-            )
         if weight.shape[0] != x.shape[-1]:
             raise LayerError(
                 self,

@@ -8,19 +8,17 @@ o[n,t,w] = [x[n,t] = w] it is a dense layer, which is not how it is computed:
 So the gradient touches the rows of the tokens that occurred, and each gets the errors of all its places. Tokens are
 integers: there is no ∂J/∂x. The residual is x.
 
-A tied embedding is used twice: it looks tokens up, and it compares what the network made of them, h[n,s,f], with every
-row. Its gradient is the sum of both uses' gradients; with g = (∂J/∂y, ∂J/∂z),
+A tied embedding also compares what the network made of the tokens, h[n,s,f], with every row:
 
-    z[n,s,w] = Σ_f h[n,s,f] W[w,f]                       ∂J/∂h[n,s,f] = Σ_w ∂J/∂z[n,s,w] W[w,f]
-    ∂J/∂W[w,f] = Σ_{n,t} o[n,t,w] ∂J/∂y[n,t,f] + Σ_{n,s} ∂J/∂z[n,s,w] h[n,s,f]
+    z[n,s,w] = Σ_f h[n,s,f] W[w,f]         ∂J/∂h[n,s,f] = Σ_w ∂J/∂z[n,s,w] W[w,f]       ∂J/∂W[w,f] = Σ_{n,s} ∂J/∂z h
 
-which are the positions of both uses in one row: factors a = (o, ∂J/∂z) and g = (∂J/∂y, h). So per-example norms and
-Kronecker factors have the cross terms of the two uses.
+Both uses have factors a[w] and g[f]: (o, ∂J/∂y) and (∂J/∂z, h). Side by side they are the positions of one layer that
+is used twice, so per-example norms and Kronecker factors have the cross terms of the two uses.
 
 Sources: Bengio et al., JMLR 3 (2003); Press & Wolf, arXiv 1608.05859 (tied).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -28,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxbp.core.errors import LayerError, require_positive
+from jaxbp.core.errors import LayerError, require_params, require_positive
 from jaxbp.core.layer import ArrayLike, Layer, Params
 from jaxbp.core.lazy_logits import LazyLogits
-from jaxbp.core.numerics import contract, is_concrete
+from jaxbp.core.numerics import accumulation_dtype, contract, is_concrete, is_floating
 from jaxbp.core.text import describe
 from jaxbp.initializers import Initializer, Normal
 
@@ -80,10 +78,10 @@ class Embedding(Layer):
 
 @dataclass(frozen=True)
 class TiedEmbedding(Layer):
-    """Maps (tokens, hidden) to (embedded, logits): the same rows at both ends of a network.
+    """The same rows at both ends of a network: of integers it gives the rows, of floats the products with every row.
 
-    tokens: [n, t], or a tree of such arrays; embedded: likewise with features. hidden: [n, s, features]; logits: [n, s,
-    vocabulary]. See `attention/tied_models.py` for the network between the two ends.
+    Maps tokens [n, t] to [n, t, features], and hidden [n, s, features] to logits [n, s, vocabulary]. A composite calls
+    it twice (see `LanguageModel`).
 
     Args:
         vocabulary: how many tokens there are.
@@ -105,43 +103,45 @@ class TiedEmbedding(Layer):
     def init(self, key, x):
         return {"weight": self.initializer(key, (self.vocabulary, self.features), jnp.float32)}
 
+    def stepwise(self, length):
+        return replace(self, full_logits=True)
+
     def forward(self, params, x, rng=None):
-        tokens, hidden = x
         require_table(self, params)
-        jax.tree.map(lambda x: require_tokens(self, x), tokens)
         weight = params["weight"]
-        embedded = jax.tree.map(lambda x: rows_of(weight, x), tokens)
+        if not is_floating(x):
+            require_tokens(self, x)
+            return rows_of(weight, x), x
+        if x.shape[-1] != self.features:
+            raise LayerError(self, f"expected hidden [examples, ..., {self.features}], got {describe(x)}")
         if not self.full_logits:
-            return (embedded, LazyLogits(hidden, weight)), x
-        return (embedded, contract("...f,wf->...w", hidden, weight, dtype=jnp.result_type(hidden, weight))), x
+            return LazyLogits(x, weight), x
+        return contract("...f,wf->...w", x, weight, dtype=jnp.result_type(x, weight)), x
 
     def input_gradient(self, params, x, g):
-        (tokens, hidden), (_, above) = x, g
-        dh = (
-            contract("...w,wf->...f", above, params["weight"], dtype=hidden.dtype) if self.full_logits else above.hidden
-        )
-        return jax.tree.map(lambda _: None, tokens), dh
+        if not is_floating(x):
+            return None
+        if not self.full_logits:
+            return g.hidden
+        return contract("...w,wf->...f", g, params["weight"], dtype=x.dtype)
 
     def param_gradient(self, params, x, g):
-        (tokens, hidden), (below, above) = x, g
         weight = params["weight"]
-        wide = jnp.promote_types(weight.dtype, jnp.float32)
-        total = contract("...w,...f->wf", above, hidden, dtype=wide) if self.full_logits else above.weight.astype(wide)
-        for x, g in zip(jax.tree.leaves(tokens), jax.tree.leaves(below), strict=True):
-            total = add_rows(x, g, total)
+        if not is_floating(x):
+            total = add_rows(x, g, wide_zeros(weight))
+        elif self.full_logits:
+            total = contract("...w,...f->wf", g, x, dtype=wide_zeros(weight).dtype)
+        else:
+            total = g.weight
         return {"weight": total.astype(weight.dtype)}
 
     def affine(self, params, x, g):
-        """Both uses' positions side by side, [n, positions, vocabulary] and [n, positions, features]."""
+        """Of tokens, one-hot rows and g; of hidden features, g and these: [n, positions, vocabulary and features]."""
+        if not is_floating(x):
+            return one_hot(x, self.vocabulary, g.dtype), g.reshape(g.shape[0], -1, self.features)
         if not self.full_logits:
             return None
-        (tokens, hidden), (below, above) = x, g
-        flat = lambda array: array.reshape(array.shape[0], -1, array.shape[-1])  # noqa: E731
-        ones = [one_hot(x, self.vocabulary, above.dtype) for x in jax.tree.leaves(tokens)]
-        return (
-            jnp.concatenate([*ones, flat(above)], 1),
-            jnp.concatenate([*map(flat, jax.tree.leaves(below)), flat(hidden)], 1),
-        )
+        return g.reshape(g.shape[0], -1, self.vocabulary), x.reshape(x.shape[0], -1, self.features)
 
 
 def rows_of(weight: Float[Array, "w f"], x: Int[Array, "*n"]) -> Float[Array, "*n f"]:
@@ -161,7 +161,7 @@ def from_zero(x: Int[Array, "*n"], table: Float[Array, "w f"]) -> Int[Array, "*n
 
 def wide_zeros(weight: Array) -> Array:
     """Where a gradient is added up: thousands of places may share a row."""
-    return jnp.zeros(weight.shape, jnp.promote_types(weight.dtype, jnp.float32))
+    return jnp.zeros(weight.shape, accumulation_dtype(weight))
 
 
 def one_hot(x: Int[Array, "n *t"], vocabulary: int, dtype: Any) -> Float[Array, "n positions w"]:
@@ -182,11 +182,5 @@ def require_tokens(layer: Embedding | TiedEmbedding, x: ArrayLike) -> None:
 
 
 def require_table(layer: Embedding | TiedEmbedding, params: Params) -> None:
-    """Refuses parameters of another layer."""
-    expected = (layer.vocabulary, layer.features)
-    if not isinstance(params, dict) or set(params) != {"weight"} or params["weight"].shape != expected:
-        raise LayerError(
-            layer,
-            f"expected parameters {{weight: {list(expected)}}}, got {describe(params)}; "
-            "do they come from this model's init?",
-        )
+    """Raises unless these are the parameters of an embedding."""
+    require_params(layer, params, {"weight": (layer.vocabulary, layer.features)})

@@ -26,8 +26,8 @@ Of the error that arrives the mean and the part along x̂ don't travel on: to sh
 
 RMSNorm leaves μ out: x̂_i = x_i / σ with σ² = Σ_i x_i² / m + ε, and in the gradient the mean's term falls away with it.
 
-The residuals are x̂ and 1/σ, of RMSNorm x and 1/σ; the barrier around x̂ keeps XLA from computing it a second time on
-the way back, from an x kept for that. In bfloat16, sums are taken in float32.
+The residuals are x̂ and 1/σ, of RMSNorm x and 1/σ; the barrier around x̂ keeps XLA from computing it a second time in
+the backward pass, from an x kept for that. In bfloat16, sums are taken in float32.
 
 Sources: Ba et al., arXiv 1607.06450; Wu & He, arXiv 1803.08494; Ulyanov et al.,
 arXiv 1607.08022; Zhang & Sennrich, arXiv 1910.07467.
@@ -40,10 +40,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxbp.core.errors import LayerError, require_floating
+from jaxbp.core.errors import LayerError, require_floating, require_params
 from jaxbp.core.layer import ArrayLike, Layer, Params
+from jaxbp.core.numerics import widened
 from jaxbp.core.text import describe
-from jaxbp.layers.spatial.cpu_algorithms import wide
 
 
 class _Normalization(Layer):
@@ -59,17 +59,17 @@ class _Normalization(Layer):
         """Returns y, shaped like x, and the residuals x̂ and 1/σ."""
         self._require(params, x)
         shape, axes = self._sets(x.shape)
-        _, _, normal, inverse = standardized(wide(x).reshape(shape), axes, self.epsilon)
+        _, _, normal, inverse = standardized(widened(x).reshape(shape), axes, self.epsilon)
         y = scaled(params, normal.reshape(x.shape)).astype(x.dtype)
         return y, lax.optimization_barrier((normal.astype(x.dtype), inverse))
 
     def input_gradient(self, params: Params, residuals, g: Float[Array, "n ... c"]) -> Float[Array, "n ... c"]:
         (normal, inverse), (shape, axes) = residuals, self._sets(g.shape)
-        g_normal = (wide(g) * wide(params["scale"])).reshape(shape)
-        return unstandardized(g_normal, wide(normal), inverse, axes).reshape(g.shape).astype(normal.dtype)
+        g_normal = (widened(g) * widened(params["scale"])).reshape(shape)
+        return unstandardized(g_normal, widened(normal), inverse, axes).reshape(g.shape).astype(normal.dtype)
 
     def param_gradient(self, params: Params, residuals, g: Float[Array, "n ... c"]) -> Params:
-        return scaled_gradient(params, wide(residuals[0]).reshape(g.shape), wide(g))
+        return scaled_gradient(params, widened(residuals[0]).reshape(g.shape), widened(g))
 
     def _require_input(self, x):
         require_floating(self, x)
@@ -78,14 +78,7 @@ class _Normalization(Layer):
 
     def _require(self, params, x):
         self._require_input(x)
-        if not isinstance(params, dict) or tuple(sorted(params)) != self.names:
-            raise LayerError(
-                self,
-                f"expected parameters {{{', '.join(self.names)}}}, got {describe(params)}; "
-                "do they come from this model's init?",
-            )
-        if params["scale"].shape != x.shape[-1:]:
-            raise LayerError(self, f"expected the {params['scale'].size} channels of its scale, got {describe(x)}")
+        require_params(self, params, dict.fromkeys(self.names, x.shape[-1:]), x)
 
 
 @dataclass(frozen=True)
@@ -163,17 +156,17 @@ class RMSNorm(_Normalization):
 
     def forward(self, params, x, rng=None):
         self._require(params, x)
-        inverse = lax.rsqrt(jnp.mean(wide(x) ** 2, -1, keepdims=True) + self.epsilon)
-        return scaled(params, wide(x) * inverse).astype(x.dtype), (x, inverse)
+        inverse = lax.rsqrt(jnp.mean(widened(x) ** 2, -1, keepdims=True) + self.epsilon)
+        return scaled(params, widened(x) * inverse).astype(x.dtype), (x, inverse)
 
     def input_gradient(self, params, residuals, g):
         x, inverse = residuals
-        g_normal = wide(g) * wide(params["scale"])
-        along = jnp.mean(g_normal * wide(x), -1, keepdims=True) * inverse**2  # x̂ mean ĝ x̂ = x (mean ĝ x) / σ²
-        return (inverse * (g_normal - wide(x) * along)).astype(x.dtype)
+        g_normal = widened(g) * widened(params["scale"])
+        along = jnp.mean(g_normal * widened(x), -1, keepdims=True) * inverse**2  # x̂ mean ĝ x̂ = x (mean ĝ x) / σ²
+        return (inverse * (g_normal - widened(x) * along)).astype(x.dtype)
 
     def param_gradient(self, params, residuals, g):
-        return scaled_gradient(params, wide(residuals[0]) * residuals[1], wide(g))
+        return scaled_gradient(params, widened(residuals[0]) * residuals[1], widened(g))
 
 
 def standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array, Array]:
@@ -193,8 +186,8 @@ def unstandardized(g: Array, normal: Array, inverse: Array, axes: tuple[int, ...
 
 def scaled(params: Params, normal: Array) -> Array:
     """γ x̂ + β; without β where there is none."""
-    y = normal * wide(params["scale"])
-    return y + wide(params["bias"]) if "bias" in params else y
+    y = normal * widened(params["scale"])
+    return y + widened(params["bias"]) if "bias" in params else y
 
 
 def scaled_gradient(params: Params, normal: Array, g: Array) -> Params:

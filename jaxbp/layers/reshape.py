@@ -2,8 +2,8 @@
 
     Identity      y = x                       ∂J/∂x = g
     Reshape       y[n] = x[n] in a new shape  ∂J/∂x[n] = g[n] in the old one
-    Sum           y = x_1 + … + x_K           ∂J/∂x_k = g, the same to each
-    Concatenate   y = [x_1, …, x_K]           ∂J/∂x_k = the part of g that x_k became
+    Transpose     y[n, j] = x[n, i] with      ∂J/∂x[n, i] = g[n, j], the axes in their old order
+                  the indices i in a new order j
 
 What they need of x is its shape. The residual is x[:0], no example of x: an array that has the shape and no numbers.
 """
@@ -11,10 +11,9 @@ What they need of x is its shape. The residual is x[:0], no example of x: an arr
 from dataclasses import dataclass
 from math import prod
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, Shaped
 
-from jaxbp.core.errors import LayerError, require_floating
+from jaxbp.core.errors import LayerError
 from jaxbp.core.layer import Layer
 from jaxbp.core.numerics import is_floating
 from jaxbp.core.text import describe
@@ -67,43 +66,29 @@ class Flatten(Layer):
 
 
 @dataclass(frozen=True)
-class Sum(Layer):
-    """Adds the arrays of a tuple, which have equal shapes: the end of a `Parallel`."""
+class Transpose(Layer):
+    """Puts the axes behind the examples' in another order: Transpose((2, 1)) maps [n, t, f] to [n, f, t].
 
-    def forward(self, params, x: PyTree, rng=None):
-        require_tuple(self, x)
-        if any(term.shape != x[0].shape or term.dtype != x[0].dtype for term in x):
-            raise LayerError(self, f"expected arrays of equal shape and dtype, got {describe(x)}")
-        return sum(x[1:], x[0]), tuple(term[:0] for term in x)
+    Args:
+        axes: 1, 2, … in the new order; axis k of the output is axis axes[k - 1] of the input.
+    """
 
-    def input_gradient(self, params, no_x, g: Float[Array, "..."]):
-        return (g,) * len(no_x)
+    axes: tuple[int, ...]
 
+    def __post_init__(self):
+        object.__setattr__(self, "axes", tuple(self.axes))
+        if sorted(self.axes) != list(range(1, len(self.axes) + 1)):
+            raise ValueError(f"Transpose needs each axis behind the examples' once, as in (2, 1), not {self.axes}")
 
-@dataclass(frozen=True)
-class Concatenate(Layer):
-    """Joins the arrays of a tuple along `axis`, counted from the end: the end of a `Parallel`."""
+    @property
+    def position_wise(self):
+        return self.axes[:1] == (1,)
 
-    axis: int = -1
+    def forward(self, params, x: Shaped[Array, "n ..."], rng=None):
+        if x.ndim != 1 + len(self.axes):
+            raise LayerError(self, f"expected {len(self.axes)} axes behind the examples', got {describe(x)}")
+        return x.transpose(0, *self.axes), x[:0]
 
-    def forward(self, params, x: PyTree, rng=None):
-        require_tuple(self, x)
-        rank = x[0].ndim
-        if not -rank <= self.axis < rank or self.axis % rank == 0:
-            raise LayerError(self, f"axis {self.axis} must be a feature axis of [examples, ...], got {describe(x)}")
-        others = [term.shape[: self.axis % rank] + term.shape[self.axis % rank + 1 :] for term in x]
-        if any(shape != others[0] or term.dtype != x[0].dtype for shape, term in zip(others, x, strict=True)):
-            raise LayerError(self, f"expected arrays alike but for axis {self.axis}, got {describe(x)}")
-        return jnp.concatenate(x, self.axis), tuple(term[:0] for term in x)
-
-    def input_gradient(self, params, no_x, g: Float[Array, "..."]):
-        ends = [sum(term.shape[self.axis] for term in no_x[: k + 1]) for k in range(len(no_x) - 1)]
-        return tuple(jnp.split(g, ends, self.axis))
-
-
-def require_tuple(layer: Layer, x) -> None:
-    """Refuses what is no tuple of floating-point arrays."""
-    if not isinstance(x, tuple | list) or not x:
-        raise LayerError(layer, f"expected a tuple of arrays, as Parallel returns it, got {describe(x)}")
-    for term in x:
-        require_floating(layer, term)
+    def input_gradient(self, params, no_x, g):
+        back = (1 + self.axes.index(axis) for axis in range(1, g.ndim))
+        return g.transpose(0, *back) if is_floating(no_x) else None

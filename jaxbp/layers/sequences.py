@@ -20,11 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from jaxbp.core.errors import LayerError, located, require_floating
+from jaxbp.core.composite import Composite
+from jaxbp.core.errors import LayerError, require_floating
 from jaxbp.core.layer import Layer
 from jaxbp.core.numerics import is_concrete
-from jaxbp.core.paths import part
-from jaxbp.core.sweep import Composite
 from jaxbp.core.text import describe
 
 State = tuple[Array, ...]  # (h,) or, of an LSTM, (h, c), each [n, outputs]
@@ -73,7 +72,7 @@ def in_time(x: Array, lengths: Array) -> Bool[Array, "n t"]:
 
 
 def require_sequences(layer: Layer, x: PyTree) -> None:
-    """Refuses what is no batch of sequences."""
+    """Raises if x is not a batch of sequences."""
     values = values_of(x)
     require_floating(layer, values)
     if len(values.shape) != 3:
@@ -111,30 +110,15 @@ class MapValues(Composite):
 
     body: Layer
 
-    @property
-    def children(self):
-        return {"body": self.body}
-
-    def rebuild(self, children):
-        return MapValues(**children)
-
-    def init(self, key, x):
-        with located("body"):
-            return {"body": self.body.init(key, values_of(x))}
+    def wire(self, call, x):
+        return with_values(x, call("body", values_of(x)))
 
     def forward(self, params, x, rng=None):
-        values = values_of(x)
-        with located("body"):
-            y, residuals = self.body.forward(part(params, "body"), values, rng)
-        if isinstance(x, Sequences) and y.shape[:2] != values.shape[:2]:
-            problem = f"the body maps {describe(values)} to {describe(y)}: the lengths would no longer fit"
+        y, residuals = super().forward(params, x, rng)
+        if isinstance(x, Sequences) and y.values.shape[:2] != x.values.shape[:2]:
+            problem = f"the body maps {describe(x.values)} to {describe(y.values)}: the lengths would no longer fit"
             raise LayerError(self, f"{problem}; take DropLengths() first")
-        return with_values(x, y), {"body": residuals}
-
-    def backward(self, walk, params, feedback, residuals, g):
-        trees = part(params, "body"), part(feedback, "body"), part(residuals, "body")
-        dx, collected = walk("body", *trees, values_of(g))
-        return with_values(g, dx), {"body": collected}
+        return y, residuals
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxbp
-from jaxbp import Concatenate, Dense, Dropout, LayerError, Parallel, Recompute, Repeat, Residual, Serial, Sum, Tanh
+from jaxbp import Add, Concatenate, Dense, Dropout, LayerError, Parallel, Recompute, Repeat, Residual, Serial, Tanh
 from tests.support.arrays import normal
 
 BLOCK = Serial(Dense(3), Tanh())
@@ -12,8 +12,8 @@ EVERYTHING = Serial(
     Dense(3),
     Residual(BLOCK),
     Residual(Recompute(BLOCK), Dense(3)),
-    Serial(Parallel(Dense(3), BLOCK), Sum()),
-    Repeat(Recompute(Serial(Parallel(Residual(BLOCK), Dense(3)), Sum())), 2),
+    Serial(Parallel(Dense(3), BLOCK), Add()),
+    Repeat(Recompute(Serial(Parallel(Residual(BLOCK), Dense(3)), Add())), 2),
     Dense(2),
 )
 PATHS = [
@@ -83,7 +83,7 @@ def line(*weights):
 def test_an_edit_replaces_a_delta_before_its_layer_is_visited():
     model, params, one = Serial(*[Dense(1, bias=False)] * 3), line(2, 3, 5), jnp.array([[1.0]])
     _, residuals = model.forward(params, one)
-    dx, deltas = jaxbp.sweep(model, params, residuals, one, jaxbp.delta, edits={"1": lambda g: g + 2})
+    dx, deltas = jaxbp.sweep(model, params, residuals, one, jaxbp.delta, edits={"1": lambda site: site.g + 2})
     chex.assert_trees_all_equal(deltas, (jnp.array([[21.0]]), jnp.array([[7.0]]), one))  # 5 + 2 = 7, times 3
     assert dx == 42
 
@@ -91,7 +91,9 @@ def test_an_edit_replaces_a_delta_before_its_layer_is_visited():
 @pytest.mark.parametrize("path", ["", "1", "2.body", "2.shortcut", "3.0.1", "4", "4.body", "4.body.body.0.0.body.1"])
 def test_an_edit_by_zero_silences_all_that_lies_below_it(run, path):
     params, residuals, _, gradient = run
-    _, edited = jaxbp.sweep(EVERYTHING, params, residuals, G, edits={path: jnp.zeros_like})
+    _, edited = jaxbp.sweep(
+        EVERYTHING, params, residuals, G, edits={path: lambda site: jax.tree.map(jnp.zeros_like, site.g)}
+    )
     inside = {p: g for p, g in jaxbp.leaves(EVERYTHING, edited).items() if p.startswith(path)}
     assert not any(leaf.any() for leaf in jax.tree.leaves(inside))
     if path:
@@ -101,7 +103,9 @@ def test_an_edit_by_zero_silences_all_that_lies_below_it(run, path):
 
 def test_an_edit_on_a_parallel_gets_the_tuple_of_its_deltas(run):
     params, residuals, *_ = run
-    _, deltas = jaxbp.sweep(EVERYTHING, params, residuals, G, jaxbp.delta, edits={"3.0": lambda g: (g[0], 0 * g[1])})
+    _, deltas = jaxbp.sweep(
+        EVERYTHING, params, residuals, G, jaxbp.delta, edits={"3.0": lambda site: (site.g[0], 0 * site.g[1])}
+    )
     by_path = jaxbp.leaves(EVERYTHING, deltas)
     assert by_path["3.0.0"].any()
     assert not by_path["3.0.1.1"].any()
@@ -110,19 +114,19 @@ def test_an_edit_on_a_parallel_gets_the_tuple_of_its_deltas(run):
 def test_an_edit_of_another_shape_names_the_path_and_both_shapes(run):
     params, residuals, *_ = run
     with pytest.raises(LayerError, match=r'layer "1.body.0".*like float32\[4, 3\], but returned float32\[4\]'):
-        jaxbp.sweep(EVERYTHING, params, residuals, G, edits={"1.body.0": lambda g: g[:, 0]})
+        jaxbp.sweep(EVERYTHING, params, residuals, G, edits={"1.body.0": lambda site: site.g[:, 0]})
 
 
 def test_an_edit_that_returns_nothing_is_refused(run):
     params, residuals, *_ = run
     with pytest.raises(LayerError, match=r'layer "5".*but returned NoneType'):
-        jaxbp.sweep(EVERYTHING, params, residuals, G, edits={"5": lambda g: None})
+        jaxbp.sweep(EVERYTHING, params, residuals, G, edits={"5": lambda site: None})
 
 
 def test_an_edit_of_a_layer_that_is_not_there_lists_the_paths(run):
     params, residuals, *_ = run
     with pytest.raises(ValueError, match=r'no layer "7"; its paths are "", "0", "1", "1.body"'):
-        jaxbp.sweep(EVERYTHING, params, residuals, G, edits={"7": lambda g: g})
+        jaxbp.sweep(EVERYTHING, params, residuals, G, edits={"7": lambda site: site.g})
 
 
 def test_feedback_replaces_the_weights_that_the_error_travels_through_and_no_others():

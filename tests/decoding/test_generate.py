@@ -27,9 +27,9 @@ from jaxbp import (
     decoder_block,
     encoder_block,
 )
+from jaxbp.core.stepwise import go_on
 from jaxbp.decoding import generate
 from jaxbp.decoding.generate import likeliest
-from jaxbp.decoding.kv_cache import go_on, stepwise
 from tests.support.arrays import labels, normal
 
 KEY, WORDS, F = jax.random.key(0), 5, 4
@@ -46,6 +46,14 @@ MODELS = {
     ),
     "rotary, shared, post-norm": language_model(
         Sublayer(MultiHeadAttention(F, 2, causal=True, heads_per_group=2, rotary=True), post_norm=True)
+    ),
+    "recurrent, gated": language_model(
+        jaxbp.LSTM(F),
+        jaxbp.Residual(Serial(Dense(6), jaxbp.SwiGLU(), Dense(F))),
+        Repeat(jaxbp.GRU(F), 2),
+    ),
+    "wide heads, capped": language_model(
+        MultiHeadAttention(F, 2, causal=True, rotary=True, rotary_base=100.0, head_size=6, soft_cap=0.5)
     ),
     "untied": Serial(
         jaxbp.Embedding(WORDS, F), SinusoidalPositions(), encoder_block(F, 1, 6, causal=True), Dense(WORDS)
@@ -86,7 +94,7 @@ def test_bit_by_bit_the_logits_are_those_of_the_whole_text(model):
         x, params = of(model, TOKENS, source)
         params = jax.tree.map(lambda p: p.astype(float), params)
         true, found, kept = jax.jit(lambda *a: whole(model).forward(*a)[0])(params, x), [], {}
-        step = jax.jit(functools.partial(go_on, stepwise(model, 7)))
+        step = jax.jit(functools.partial(go_on, model.stepwise(7)))
         for start, stop in itertools.pairwise((0, 4, 5, 6, 7)):
             bit = TOKENS[:, start:stop]
             y, kept = step(params, kept, bit if source is None else (source, bit))

@@ -15,6 +15,7 @@ from jaxbp import (
     Serial,
     Sigmoid,
     SiLU,
+    Softcap,
     Softmax,
     Softplus,
     Tanh,
@@ -34,6 +35,7 @@ ALL = [
     SiLU(),
     GELU(),
     GELU(approximate=True),
+    Softcap(2.0),
     Softmax(),
     LogSoftmax(),
 ]
@@ -60,6 +62,7 @@ BY_HAND = {  # layer: z, g, y, ∂J/∂z
     SiLU(): ([0, log(3)], [8, 16], [0, 0.75 * log(3)], [4, 12 + 3 * log(3)]),
     GELU(): ([0, 1], [8, 1], [0, 0.8413447], [4, 0.8413447 + 0.2419707]),
     GELU(True): ([0, 1], [8, 1], [0, 0.8411920], [4, 1.0829641]),
+    Softcap(5.0): ([0, 5 * log(2)], [7, 100], [0, 3], [7, 64]),
     Softmax(): ([0, log(3)], [4, 0], [0.25, 0.75], [0.75, -0.75]),
     LogSoftmax(): ([0, log(3)], [4, 0], [-log(4), log(0.75)], [3, -3]),
 }
@@ -113,3 +116,14 @@ def test_a_slope_of_zero_is_refused_in_favour_of_relu():
 def test_an_alpha_of_zero_is_refused():
     with pytest.raises(ValueError, match=r"positive alpha, not 0.0"):
         ELU(0.0)
+
+
+@pytest.mark.parametrize("cap", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_cap_must_be_positive_and_finite(cap):
+    with pytest.raises(ValueError, match="Softcap needs a positive, finite cap, not"):
+        Softcap(cap)
+
+
+def test_softcap_leaves_small_numbers_as_they_are_and_never_exceeds_the_cap():
+    y, _ = Softcap(30.0).forward((), jnp.array([[0.01, -1e6, 1e6]]))
+    chex.assert_trees_all_close(y, jnp.array([[0.01, -30.0, 30.0]]), rtol=1e-6)

@@ -98,12 +98,16 @@ def test_parameters_of_a_dense_layer_of_other_width_are_refused():
     _, params = model_and_params()
     wider = Serial(Dense(5), Serial(Dense(7)))
     with pytest.raises(
-        LayerError, match=r'layer "1.0", Dense\(7\): expected a weight \[inputs, 7\], got float32\[5, 2\]'
+        LayerError,
+        match=r'"1.0", Dense\(7\): expected parameters \{bias \[7\], weight \[inputs, 7\]\}, got .*float32\[5, 2\]',
     ):
         wider.forward(params, jnp.ones((1, 3)))
 
 
 def test_a_missing_bias_is_an_error():
     model, params = model_and_params()
-    with pytest.raises(LayerError, match=r'layer "0", .*expected parameters \{bias, weight\}, got \{weight: float32'):
+    with pytest.raises(
+        LayerError,
+        match=r'layer "0", .*expected parameters \{bias \[5\], weight \[inputs, 5\]\}, got \{weight: float32',
+    ):
         model.forward(({"weight": params[0]["weight"]}, params[1]), jnp.ones((1, 3)))

@@ -5,6 +5,7 @@ import pytest
 
 import jaxbp
 from jaxbp import LayerError
+from jaxbp.core.shared import Shared, Uses
 from jaxbp.layers.attention.positions import LearnedPositions, SinusoidalPositions, rotate
 from jaxbp.layers.embedding import Embedding, TiedEmbedding
 from tests.support.arrays import normal
@@ -23,7 +24,8 @@ def test_an_embedding_worked_by_hand():
 
 LAWFUL = {
     "embedding": (Embedding(3, 2), TOKENS),
-    "tied": (TiedEmbedding(3, 2), (TOKENS, normal(2, 4, 2))),
+    "tied, at the bottom": (TiedEmbedding(3, 2), TOKENS),
+    "tied, at the top": (TiedEmbedding(3, 2), normal(2, 4, 2)),
     "learned": (LearnedPositions(4), normal(2, 3, 2)),
     "sinusoidal": (SinusoidalPositions(), normal(2, 3, 3)),
 }
@@ -35,11 +37,11 @@ def test_what_knows_tokens_and_positions_obeys_the_layer_laws(layer, x):
 
 
 def test_factors_give_the_gradient_with_the_cross_terms_of_both_uses():
-    layer, h = TiedEmbedding(3, 2), normal(2, 4, 2)
-    params = layer.init(jax.random.key(0), None)
-    g = normal(2, 3, 2, seed=1), normal(2, 4, 3, seed=2)
-    a, b = layer.affine(params, (TOKENS, h), g)
-    gradient = layer.param_gradient(params, (TOKENS, h), g)["weight"]
+    layer, residuals = Shared(TiedEmbedding(3, 2)), Uses((TOKENS, normal(2, 4, 2)))
+    params = layer.layer.init(jax.random.key(0), TOKENS)
+    g = Uses((normal(2, 3, 2, seed=1), normal(2, 4, 3, seed=2)))
+    a, b = layer.affine(params, residuals, g)
+    gradient = layer.param_gradient(params, residuals, g)["weight"]
     np.testing.assert_allclose(jnp.einsum("nti,nto->io", a, b), gradient, rtol=1e-5, atol=1e-6)
 
 

@@ -2,22 +2,13 @@ import chex
 import jax.numpy as jnp
 import pytest
 
-from jaxbp import Concatenate, Flatten, Identity, LayerError, Reshape, Serial, Sum, check_layer
+from jaxbp import Flatten, Identity, LayerError, Reshape, Serial, Transpose, check_layer
 from tests.support.arrays import normal
 
 
 @pytest.mark.parametrize("layer", [Identity(), Flatten(), Reshape((6,)), Reshape((3, -1)), Reshape((2, 3, 1))], ids=str)
 def test_layers_that_move_numbers_obey_the_layer_laws(layer):
     check_layer(layer, normal(4, 2, 3))
-
-
-@pytest.mark.parametrize("layer", [Sum(), Concatenate(), Concatenate(axis=-2)], ids=str)
-def test_layers_that_join_arrays_obey_the_layer_laws(layer):
-    check_layer(layer, (normal(4, 2, 3), normal(4, 2, 3, seed=1)))
-
-
-def test_arrays_of_unequal_widths_are_joined():
-    check_layer(Concatenate(), (normal(4, 3), normal(4, 1), normal(4, 2)))
 
 
 def test_flatten_lays_each_example_out_in_a_row_and_sends_the_gradient_back_the_same_way():
@@ -33,30 +24,49 @@ def test_flatten_of_numbers_without_features_gives_one_feature():
     chex.assert_shape(Flatten().input_gradient((), residuals, y), (3,))
 
 
-def test_sum_adds_and_sends_the_same_gradient_to_each():
-    y, residuals = Sum().forward((), (jnp.array([[1.0, 2.0]]), jnp.array([[10.0, 20.0]])))
-    chex.assert_trees_all_equal(y, jnp.array([[11.0, 22.0]]))
-    g = jnp.array([[3.0, 4.0]])
-    chex.assert_trees_all_equal(Sum().input_gradient((), residuals, g), (g, g))
+@pytest.mark.parametrize("axes", [(1,), (2, 1), (2, 3, 1), (3, 2, 1), (1, 3, 2), (3, 1, 4, 2)], ids=str)
+def test_axes_in_another_order_obey_the_layer_laws(axes):
+    check_layer(Transpose(axes), normal(3, *range(2, 2 + len(axes))))
 
 
-def test_concatenate_joins_and_sends_each_its_part():
-    y, residuals = Concatenate().forward((), (jnp.array([[1.0]]), jnp.array([[2.0, 3.0]])))
-    chex.assert_trees_all_equal(y, jnp.array([[1.0, 2.0, 3.0]]))
-    g = Concatenate().input_gradient((), residuals, jnp.array([[4.0, 5.0, 6.0]]))
-    chex.assert_trees_all_equal(g, (jnp.array([[4.0]]), jnp.array([[5.0, 6.0]])))
+def test_transpose_exchanges_time_and_features_and_puts_the_gradient_back():
+    y, residuals = Transpose((2, 1)).forward((), jnp.array([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]))
+    chex.assert_trees_all_equal(y, jnp.array([[[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]]))
+    g = jnp.array([[[10.0, 40.0], [20.0, 50.0], [30.0, 60.0]]])
+    dx = Transpose((2, 1)).input_gradient((), residuals, g)
+    chex.assert_trees_all_equal(dx, jnp.array([[[10.0, 20.0, 30.0], [40.0, 50.0, 60.0]]]))
 
 
-@pytest.mark.parametrize("layer", [Flatten(), Reshape((6,))], ids=str)
+def test_transpose_takes_its_axes_from_where_numpy_takes_them():
+    x = normal(2, 3, 4, 5)
+    chex.assert_trees_all_equal(Transpose((3, 1, 2)).forward((), x)[0], jnp.transpose(x, (0, 3, 1, 2)))
+
+
+def test_transpose_is_position_wise_where_time_stays_in_front():
+    assert Transpose((1, 3, 2)).position_wise
+    assert not Transpose((2, 1)).position_wise
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1, 1), (2,), (1, 3), (-1, 1)], ids=str)
+def test_transpose_refuses_axes_that_are_no_permutation(axes):
+    with pytest.raises(ValueError, match=r"each axis behind the examples' once, as in \(2, 1\), not \("):
+        Transpose(axes)
+
+
+def test_transpose_refuses_an_input_of_another_rank():
+    with pytest.raises(LayerError, match=r'layer "0", .*expected 2 axes behind the examples\', got float32\[4, 3\]'):
+        Serial(Transpose((2, 1))).forward(((),), normal(4, 3))
+
+
+@pytest.mark.parametrize("layer", [Flatten(), Reshape((6,)), Transpose((2, 1))], ids=str)
 def test_integers_are_moved_too_and_have_no_gradient(layer):
     y, residuals = layer.forward((), jnp.arange(12).reshape(2, 2, 3))
     assert layer.input_gradient((), residuals, jnp.ones_like(y)) is None
 
 
-def test_what_these_layers_keep_holds_no_numbers():
-    for layer, x in [(Flatten(), normal(4, 2, 3)), (Sum(), (normal(4, 3), normal(4, 3)))]:
-        _, residuals = layer.forward((), x)
-        assert sum(r.size for r in (residuals if isinstance(residuals, tuple) else [residuals])) == 0
+@pytest.mark.parametrize("layer", [Flatten(), Reshape((6,)), Transpose((2, 1))], ids=str)
+def test_what_these_layers_keep_holds_no_numbers(layer):
+    assert layer.forward((), normal(4, 2, 3))[1].size == 0
 
 
 def test_a_shape_of_another_size_names_the_path_and_both_sizes():
@@ -72,29 +82,3 @@ def test_a_shape_of_another_size_names_the_path_and_both_sizes():
 def test_shapes_that_cannot_be_are_refused(shape):
     with pytest.raises(ValueError, match="Reshape needs positive sizes, at most one of them -1"):
         Reshape(shape)
-
-
-def test_sum_refuses_unequal_shapes():
-    with pytest.raises(LayerError, match=r"equal shape and dtype, got \(float32\[4, 3\], float32\[4, 1\]\)"):
-        Sum().forward((), (normal(4, 3), normal(4, 1)))
-
-
-def test_concatenate_refuses_arrays_that_differ_elsewhere():
-    with pytest.raises(LayerError, match=r"alike but for axis -1, got \(float32\[4, 3\], float32\[2, 3\]\)"):
-        Concatenate().forward((), (normal(4, 3), normal(2, 3)))
-
-
-@pytest.mark.parametrize("axis", [0, -2, 5])
-def test_concatenate_refuses_the_axis_of_examples_and_axes_that_are_not_there(axis):
-    with pytest.raises(LayerError, match=rf"axis {axis} must be a feature axis"):
-        Concatenate(axis).forward((), (normal(4, 3), normal(4, 3)))
-
-
-@pytest.mark.parametrize("layer", [Sum(), Concatenate()], ids=str)
-def test_joining_needs_a_tuple_of_floating_point_arrays(layer):
-    with pytest.raises(LayerError, match=r"expected a tuple of arrays, as Parallel returns it, got float32\[4, 3\]"):
-        layer.forward((), normal(4, 3))
-    with pytest.raises(LayerError, match="expected a tuple of arrays"):
-        layer.forward((), ())
-    with pytest.raises(LayerError, match="floating-point input, got int32"):
-        layer.forward((), (jnp.ones((2, 2), jnp.int32),))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 import jaxbp
 from jaxbp import (
+    Add,
     Concatenate,
     Dense,
     Dropout,
@@ -19,7 +20,6 @@ from jaxbp import (
     Reshape,
     Residual,
     Serial,
-    Sum,
     Tanh,
 )
 from tests.support.arrays import normal
@@ -102,7 +102,7 @@ class Lopsided(Parallel):
     """A parallel that hands the gradient of its first branch on, and forgets the others."""
 
     def backward(self, walk, params, feedback, residuals, g):
-        answers = [walk(name, params[int(name)], None, residuals[int(name)], g[int(name)]) for name in self.children]
+        answers = [walk(name, params[int(name)], None, residuals[name], g[int(name)]) for name in self.children]
         return answers[0][0], tuple(collected for _, collected in answers)
 
 
@@ -112,7 +112,7 @@ class Shuffled(Serial):
     def backward(self, walk, params, feedback, residuals, g):
         collected = []
         for name in self.children:
-            g, seen = walk(name, params[int(name)], None, residuals[int(name)], g)
+            g, seen = walk(name, params[int(name)], None, residuals[name], g)
             collected.append(seen)
         return g, tuple(collected)
 
@@ -221,10 +221,10 @@ MOVING = {
         "1",
         "its shape is [4, 3, 1], expected [4, 3]",
     ),
-    "sum shares the gradient out": (
+    "add shares the gradient out": (
         Serial(
             Parallel(Dense(3), Dense(3)),
-            wrong(Sum(), input_gradient=lambda right, *_: tuple(g / 2 for g in right)),
+            wrong(Add(), input_gradient=lambda right, *_: tuple(g / 2 for g in right)),
             Dense(2),
         ),
         "1",
@@ -253,16 +253,16 @@ COMPOSED = {
     "in a repeat": (between(Repeat(Serial(Tanh(), LOOP), 2)), "1.body.1", "wrong sign"),
     "in a residual": (between(Residual(LOOP)), "1.body", "wrong sign"),
     "in a shortcut": (between(Residual(Tanh(), LOOP)), "1.shortcut", "wrong sign"),
-    "in a parallel": (between(Serial(Parallel(Tanh(), LOOP), Sum())), "1.0.1", "wrong sign"),
+    "in a parallel": (between(Serial(Parallel(Tanh(), LOOP), Add())), "1.0.1", "wrong sign"),
     "in a recompute": (between(Recompute(LOOP)), "1.body", "wrong sign"),
     "in all of them": (
-        between(Repeat(Recompute(Serial(Parallel(Tanh(), Residual(STUDENT)), Sum())), 2)),
+        between(Repeat(Recompute(Serial(Parallel(Tanh(), Residual(STUDENT)), Add())), 2)),
         "1.body.body.0.1.body",
         "missing f'",
     ),
     "a residual that forgets its shortcut": (between(Forgetful(Tanh())), "1", "sent past or through them wrongly"),
     "a parallel that forgets a branch": (
-        between(Serial(Lopsided(Tanh(), Identity()), Sum())),
+        between(Serial(Lopsided(Tanh(), Identity()), Add())),
         "1.0",
         "sent past or through them wrongly",
     ),

@@ -58,7 +58,7 @@ def compose(block, repeats):
         several.map(lambda layers: Serial(*layers)),
         st.builds(lambda w, layer: Serial(Dense(w), layer, Dense(WIDTH)), width, st.sampled_from(ACTIVATIONS)),
         st.builds(jaxbp.Residual, block, st.none() | block),
-        several.map(lambda layers: Serial(jaxbp.Parallel(*layers), jaxbp.Sum())),
+        several.map(lambda layers: Serial(jaxbp.Parallel(*layers), jaxbp.Add())),
         several.map(lambda layers: Serial(jaxbp.Parallel(*layers), jaxbp.Concatenate(), Dense(WIDTH))),
         block.map(jaxbp.Recompute),
         *([st.builds(jaxbp.Repeat, block, st.integers(1, 2))] if repeats else []),

@@ -38,10 +38,11 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from jaxbp.core.errors import LayerError, require_floating
 from jaxbp.core.layer import Layer
-from jaxbp.core.numerics import contract
+from jaxbp.core.numerics import accumulation_dtype, contract
 from jaxbp.core.text import describe
+from jaxbp.layers.sequences import in_time, require_lengths
 
-WEIGHTS_AT_ONCE = 2**19  # so many numbers of p exist at a time
+WEIGHTS_AT_ONCE = 2**19  # upper bound on attention weights held in memory
 STRIPES = 4  # of a causal mask; each sees the keys up to its own end
 
 
@@ -49,13 +50,14 @@ class Heads(NamedTuple):
     """query [n, t, h, d], key and value [n, s, k, d], and who may look at whom.
 
     Groups of h / k queries' heads share a head of keys and values. mask: True where a query may look at a key, [n, s],
-    [n, t, s] or [n, h, t, s]; None: everywhere.
+    [n, t, s] or [n, h, t, s]; None: everywhere. lengths [n]: keys at s ≥ lengths[n] are padding; None: there is none.
     """
 
     query: Any
     key: Any
     value: Any
     mask: Any = None
+    lengths: Any = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,16 @@ class PlainAttention(Layer):
     Args:
         causal: query t looks at the keys s ≤ t alone.
         dropout: the rate at which weights are set to zero, in training.
+        soft_cap: C > 0; scores are C tanh(z / C), which no z makes larger than C. None: z itself.
     """
 
     causal: bool = False
     dropout: float = 0.0
+    soft_cap: float | None = None
 
     def __post_init__(self):
+        if self.soft_cap is not None and not self.soft_cap > 0:
+            raise ValueError(f"{type(self).__name__} needs a positive soft_cap, not {self.soft_cap}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"{type(self).__name__} needs 0 <= dropout < 1, not {self.dropout}")
 
@@ -89,7 +95,9 @@ class PlainAttention(Layer):
 
     def _logits(self, q, k, mask, first):
         """z of the queries from number `first` on, wide."""
-        z = contract("nkgtd,nksd->nkgts", q, k, dtype=wide(q)) / sqrt(q.shape[-1])
+        z = self._scores(q, k)
+        if self.soft_cap is not None:
+            z = self.soft_cap * jnp.tanh(z / self.soft_cap)
         if mask is not None:
             z = jnp.where(mask, z, -jnp.inf)
         if self.causal:
@@ -97,19 +105,26 @@ class PlainAttention(Layer):
             z = jnp.where(s <= t + first, z, -jnp.inf)
         return z
 
+    def _scores(self, q, k):
+        """c q k, in the accumulation dtype."""
+        return contract("nkgtd,nksd->nkgts", q, k, dtype=accumulation_dtype(q)) / sqrt(q.shape[-1])
+
     def _dp(self, g, v):
         """∂J/∂p of weights that none was dropped of."""
-        return contract("nkgtd,nksd->nkgts", g, v, dtype=wide(g))
+        return contract("nkgtd,nksd->nkgts", g, v, dtype=accumulation_dtype(g))
 
     def _gradients(self, q, k, v, p, g, d, rng, first):
         """∂J/∂q, and these queries' part of ∂J/∂k and ∂J/∂v, wide."""
         dropped = self._dropped(p, rng, first).astype(g.dtype)
-        dv = contract("nkgts,nkgtd->nksd", dropped, g, dtype=wide(g))
+        dv = contract("nkgts,nkgtd->nksd", dropped, g, dtype=accumulation_dtype(g))
         dp = self._dropped(self._dp(g, v), rng, first)
-        dz = (p * (dp - d[..., None]) / sqrt(q.shape[-1])).astype(q.dtype)
+        dz = p * (dp - d[..., None]) / sqrt(q.shape[-1])
+        if self.soft_cap is not None:
+            dz = dz * (1 - jnp.square(jnp.tanh(self._scores(q, k) / self.soft_cap)))
+        dz = dz.astype(q.dtype)
         return (
             contract("nkgts,nksd->nkgtd", dz, k, dtype=q.dtype),
-            contract("nkgts,nkgtd->nksd", dz, q, dtype=wide(g)),
+            contract("nkgts,nkgtd->nksd", dz, q, dtype=accumulation_dtype(g)),
             dv,
         )
 
@@ -128,6 +143,7 @@ class Attention(PlainAttention):
     Args:
         causal: query t looks at the keys s ≤ t alone.
         dropout: the rate at which weights are set to zero, in training.
+        soft_cap: C > 0; scores are C tanh(z / C), which no z makes larger than C. None: z itself.
         rows: how many queries are taken at a time; None: so many that about half a million weights exist at once.
     """
 
@@ -149,7 +165,7 @@ class Attention(PlainAttention):
 
     def input_gradient(self, params, residuals, g: Float[Array, "n t h d"]) -> Heads:
         q, k, v, mask, y, log_sum, rng = residuals
-        d = parted(jnp.sum(g.astype(wide(g)) * y, -1, keepdims=True), k.shape[1])
+        d = parted(jnp.sum(g.astype(accumulation_dtype(g)) * y, -1, keepdims=True), k.shape[1])
         g = parted(g, k.shape[1])
 
         def some(sums, first, count, keys):
@@ -161,7 +177,7 @@ class Attention(PlainAttention):
 
         # A zero made of g (NaN or not), or XLA would fill these arrays at the beginning of the program.
         zero = jnp.minimum(jnp.abs(jnp.nan_to_num(g[0, 0, 0, 0, 0])), 0)
-        zeros = [jnp.full(x.shape, zero, wide(x)) for x in (k, v)]
+        zeros = [jnp.full(x.shape, zero, accumulation_dtype(x)) for x in (k, v)]
         (dk, dv), dq = self._by_rows(some, zeros, q, k)
         return Heads(joined(dq), *(jnp.swapaxes(d, 1, 2).astype(k.dtype) for d in (dk, dv)))
 
@@ -173,7 +189,7 @@ class Attention(PlainAttention):
         edges, found = [t * i // stripes for i in range(stripes + 1)], []
         for start, stop in pairwise(edges):
             keys = min(stop, s) if self.causal else s
-            # In two turns or more: of a loop that turns once XLA would keep p for the way back.
+            # In two steps or more: of a loop of one step XLA would keep p for the backward pass.
             carry, rows = scan_rows(some, carry, start, stop, min(count, -(-(stop - start) // 2)), keys)
             found.append(rows)
         return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts, 3), *found)
@@ -217,8 +233,11 @@ def softmax(z: Float[Array, "n k g t s"]) -> tuple[Float[Array, "n k g t s"], Fl
 def arranged(layer: Layer, x: Heads) -> tuple[Array, Array, Array, Array | None]:
     """query [n, k, g, t, d], key and value [n, k, s, d], mask [n, 1 or k, 1 or g, 1 or t, s], with g = h / k."""
     require_heads(layer, x)
-    q, k, v, mask = x
+    q, k, v, mask, lengths = x
     groups = k.shape[2]
+    if lengths is not None:
+        real = in_time(k, lengths)
+        mask = real if mask is None else mask & jnp.expand_dims(real, range(1, mask.ndim - 1))
     if mask is not None:
         mask = mask.reshape(mask.shape[0], *(1,) * (4 - mask.ndim), *mask.shape[1:])  # [n, 1 or h, 1 or t, s]
         mask = mask[:, None] if mask.shape[1] == 1 else mask.reshape(mask.shape[0], groups, -1, *mask.shape[2:])
@@ -236,16 +255,11 @@ def joined(x: Float[Array, "n k g t d"]) -> Float[Array, "n t h d"]:
     return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
 
-def wide(x: Array) -> Any:
-    """The dtype to add up in."""
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
 def require_heads(layer: Layer, x: Heads) -> None:
     """Refuses what doesn't fit together."""
     if not isinstance(x, Heads):
         raise LayerError(layer, f"expected Heads(query, key, value, mask), got {describe(x)}")
-    q, k, v, mask = x
+    q, k, v, mask, lengths = x
     for array in (q, k, v):
         require_floating(layer, array)
     if (
@@ -266,9 +280,9 @@ def require_heads(layer: Layer, x: Heads) -> None:
         )
     if layer.causal and t != s:
         raise LayerError(layer, f"a causal mask needs as many queries as keys, got {t} and {s}")
-    if mask is None:
-        return
-    if mask.shape not in ((n, s), (n, t, s), (n, h, t, s)) or mask.dtype != bool:
+    if lengths is not None:
+        require_lengths(layer, lengths, n, s)
+    if mask is not None and (mask.shape not in ((n, s), (n, t, s), (n, h, t, s)) or mask.dtype != bool):
         raise LayerError(
             layer, f"expected a mask bool{[n, s]}, bool{[n, t, s]} or bool{[n, h, t, s]}, got {describe(mask)}"
         )

@@ -23,20 +23,24 @@ are r, u, m; W and b are weight_ih (transposed) and bias_ih, U and b' are weight
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from jaxbp.core.numerics import contract
+from jaxbp.layers.dense import Dense
 from jaxbp.layers.recurrent.base import Recurrent
-from jaxbp.layers.recurrent.bptt import Recurrence
 
 
 @dataclass(frozen=True)
-class GRURecurrence(Recurrence):
-    """The state is (h,)."""
+class GRU(Recurrent):
+    """The gated recurrent unit; for its arguments see `Recurrent`."""
 
     gates = 3
     beside = 1
+    input_bias = True
 
     def step(self, z, p, state):
         (before,), m_at = state, 2 * self.outputs
@@ -59,20 +63,45 @@ class GRURecurrence(Recurrence):
             (dh * u,),
         )
 
-    def hidden_deltas(self, written):
-        delta, gamma_m = written
-        return jnp.concatenate([delta[..., : 2 * self.outputs], gamma_m], -1)
+    def make_children(self):
+        children = super().make_children()
+        return children | {"recurrent": RecurrentDense(**vars(children["recurrent"]))}
 
-    def param_gradient(self, params, kept, g):
-        written, _ = self._back(params, kept, g)
-        # From δ and γ_m: to put γ together, all times of it, would take longer than the columns of δ_m take, in vain.
-        of_delta, of_m = (self.gradient(params, self._inputs(kept, written), gamma) for gamma in written)
-        return jax.tree.map(lambda a, b: jnp.concatenate([a[..., : 2 * self.outputs], b], -1), of_delta, of_m)
+    def hidden_deltas(self, written):
+        return Deltas(*written)
+
+
+class Deltas(NamedTuple):
+    """γ [n, t, 3 h] in two parts: δ, whose first two blocks are those of γ, and γ_m."""
+
+    delta: Any
+    gamma_m: Any
+
+    def joined(self) -> Float[Array, "n t k"]:
+        """γ as one array."""
+        return jnp.concatenate([self.delta[..., : -self.gamma_m.shape[-1]], self.gamma_m], -1)
 
 
 @dataclass(frozen=True)
-class GRU(Recurrent):
-    """The gated recurrent unit; for its arguments see `Recurrent`."""
+class RecurrentDense(Dense):
+    """A Dense layer whose delta may come in two parts: to put all times of γ together takes longer than what it saves.
 
-    cell = GRURecurrence
-    input_bias = True
+    Its gradient is made of δ and of γ_m, of which the columns of δ_m are left out.
+    """
+
+    def input_gradient(self, params, x, g):
+        return super().input_gradient(params, x, g.joined() if isinstance(g, Deltas) else g)
+
+    def param_gradient(self, params, x, g):
+        if not isinstance(g, Deltas):
+            return super().param_gradient(params, x, g)
+        size, x, delta, gamma_m = g.gamma_m.shape[-1], *(a.reshape(-1, a.shape[-1]) for a in (x, *g))
+        halves = [contract("ni,no->io", x, part, dtype=params["weight"].dtype) for part in (delta, gamma_m)]
+        sums = [jnp.sum(part, 0).astype(params["bias"].dtype) for part in (delta, gamma_m)]
+        return {
+            name: jnp.concatenate([whole[..., :-size], last], -1)
+            for name, (whole, last) in {"weight": halves, "bias": sums}.items()
+        }
+
+    def affine(self, params, x, g):
+        return super().affine(params, x, g.joined() if isinstance(g, Deltas) else g)

@@ -15,8 +15,8 @@ Back, from ∂h and what ∂c came with from t+1:
     δ_g = ∂c i (1 - g²)      δ_o = ∂h tanh(c) o (1 - o)      γ = δ
     ∂c[n,t-1] = ∂c f         and ∂h[n,t-1] through p alone
 
-A step keeps the gates and c[n,t-1]; c[n,t] is one product and sum away. On the way back δ is written over the gates,
-and over c[n,t-1], once it is read, h[n,t-1], which ∂J/∂U needs.
+A step keeps the gates and c[n,t-1]; c[n,t] is one product and sum away. In the backward pass δ is written over the
+gates, and over c[n,t-1], once it is read, h[n,t-1], which ∂J/∂U needs.
 
 f begins near 1, with a bias of 1: what is not yet known to be useless is kept.
 
@@ -31,12 +31,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp.layers.recurrent.base import Recurrent
-from jaxbp.layers.recurrent.bptt import Recurrence
 
 
 @dataclass(frozen=True)
-class LSTMRecurrence(Recurrence):
-    """The state is (h, c)."""
+class LSTM(Recurrent):
+    """Long short-term memory; for its arguments see `Recurrent`. Its state is (h, c)."""
 
     gates = 4
     beside = 1
@@ -46,8 +45,8 @@ class LSTMRecurrence(Recurrence):
 
     def init(self, key, x):
         params = super().init(key, x)
-        forget = slice(self.outputs, 2 * self.outputs)
-        return params | {"bias": params["bias"].at[forget].set(1)}
+        forget, recurrent = slice(self.outputs, 2 * self.outputs), params["recurrent"]
+        return params | {"recurrent": recurrent | {"bias": recurrent["bias"].at[forget].set(1)}}
 
     def step(self, z, p, state):
         _, c_before = state
@@ -68,10 +67,3 @@ class LSTMRecurrence(Recurrence):
 
     def hidden_before(self, kept, written):
         return written[1]
-
-
-@dataclass(frozen=True)
-class LSTM(Recurrent):
-    """Long short-term memory; for its arguments see `Recurrent`."""
-
-    cell = LSTMRecurrence

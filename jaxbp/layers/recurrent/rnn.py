@@ -4,7 +4,7 @@ With z = x W and p = h[n,t-1] U + b (see `bptt.py`), all element by element:
 
     h[n,t] = tanh(z[n,t] + p[n,t])
 
-    δ = γ = ∂h (1 - h²)      and the way back to h[n,t-1] leads through p alone
+    δ = γ = ∂h (1 - h²)      and the backward pass to h[n,t-1] leads through p alone
 
 A step keeps the slope 1 - h².
 
@@ -19,12 +19,11 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from jaxbp.layers.recurrent.base import Recurrent
-from jaxbp.layers.recurrent.bptt import Recurrence
 
 
 @dataclass(frozen=True)
-class RNNRecurrence(Recurrence):
-    """h = tanh(z + h U)."""
+class RNN(Recurrent):
+    """A plain recurrent layer with tanh; for its arguments see `Recurrent`."""
 
     def step(self, z, p, state):
         h = jnp.tanh(z + p)
@@ -34,10 +33,3 @@ class RNNRecurrence(Recurrence):
         (slope,), (dh,) = kept, d
         delta = dh * slope
         return (delta,), delta, (0.0,)
-
-
-@dataclass(frozen=True)
-class RNN(Recurrent):
-    """A plain recurrent layer with tanh; for its arguments see `Recurrent`."""
-
-    cell = RNNRecurrence

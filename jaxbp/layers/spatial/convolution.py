@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxbp.core.errors import LayerError
+from jaxbp.core.errors import LayerError, require_params
 from jaxbp.core.layer import ArrayLike, Params
 from jaxbp.core.text import describe
 from jaxbp.initializers import Initializer, LeCun
@@ -71,19 +71,9 @@ class _Convolution(Windowed):
 
     def _require(self, params, x) -> Grids:
         grids = self._grids(x)
-        names = {"weight", "bias"} if self.bias else {"weight"}
-        if not isinstance(params, dict) or set(params) != names:
-            raise LayerError(
-                self,
-                f"expected parameters {{{', '.join(sorted(names))}}}, got {describe(params)}; "
-                "do they come from this model's init?",
-            )
         self._require_channels(x)
-        weight, expected = params["weight"], (*self.window, x.shape[-1] // self.groups, self.features)
-        if weight.shape != expected:
-            raise LayerError(
-                self, f"expected a weight {list(expected)} for the input {describe(x)}, got {describe(weight)}"
-            )
+        weight = (*self.window, x.shape[-1] // self.groups, self.features)
+        require_params(self, params, {"weight": weight} | ({"bias": (self.features,)} if self.bias else {}), x)
         return grids
 
 

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float
 
 from jaxbp.core import chunking as cpu
 from jaxbp.core.chunking import CACHE, bytes_each, over_examples, over_pairs
+from jaxbp.core.numerics import widened
 from jaxbp.layers.spatial import bilinear_maps as direct
 from jaxbp.layers.spatial.geometry import Grids, laid, padded, taken
 
@@ -267,24 +268,19 @@ def dot(a: Array, b: Array) -> Array:
 
 def per_channel(grids: Grids, x: Float[Array, "n *large c"], weight: Float[Array, "*window 1 o"]) -> Array:
     """correlate where each channel is a group, repeated for the o / c outputs that see it."""
-    x = jnp.repeat(wide(x), weight.shape[-1] // x.shape[-1], -1)
+    x = jnp.repeat(widened(x), weight.shape[-1] // x.shape[-1], -1)
     return sum(taken(grids, k, x) * weight[k] for k in grids.offsets())
 
 
 def per_channel_adjoint(grids: Grids, y: Float[Array, "n *small o"], weight: Array, channels: int) -> Array:
     """spread, likewise: the first output of each channel, the second, …, and their sum."""
-    apart = lambda y: jnp.moveaxis(wide(y).reshape(*y.shape[:-1], channels, -1), -1, 0)  # noqa: E731
+    apart = lambda y: jnp.moveaxis(widened(y).reshape(*y.shape[:-1], channels, -1), -1, 0)  # noqa: E731
     pairs = list(zip(apart(y), apart(weight), strict=True))
     return sum(laid(grids, k, y * weight[k]) for y, weight in pairs for k in grids.offsets())
 
 
 def per_channel_product(grids: Grids, x: Float[Array, "n *large c"], y: Float[Array, "n *small o"]) -> Array:
     """match, likewise: [*window, 1, o]."""
-    x = jnp.repeat(wide(x), y.shape[-1] // x.shape[-1], -1)
-    products = [jnp.sum(taken(grids, k, x) * wide(y), range(y.ndim - 1)) for k in grids.offsets()]
+    x = jnp.repeat(widened(x), y.shape[-1] // x.shape[-1], -1)
+    products = [jnp.sum(taken(grids, k, x) * widened(y), range(y.ndim - 1)) for k in grids.offsets()]
     return jnp.stack(products).reshape(*grids.window, 1, -1)
-
-
-def wide(x: Array) -> Array:
-    """x in float32, or wider if it is."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

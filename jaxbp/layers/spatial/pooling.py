@@ -36,9 +36,8 @@ from jaxbp.core import chunking as cpu
 from jaxbp.core.chunking import CACHE, bytes_each, over_examples
 from jaxbp.core.errors import LayerError, require_floating
 from jaxbp.core.layer import Layer
-from jaxbp.core.numerics import contract
+from jaxbp.core.numerics import contract, widened
 from jaxbp.core.text import describe
-from jaxbp.layers.spatial.cpu_algorithms import wide
 from jaxbp.layers.spatial.geometry import Grids, Padding, Sizes, Windowed, laid, taken
 
 
@@ -62,8 +61,8 @@ class MaxPool(Windowed):
     def forward(self, params, x: Array, rng=None):
         grids = self._grids(x)
         counts(self, grids)
-        # In turns: the winner is looked for while x is still in the cache. Left to itself XLA would look for it on the
-        # way back, and keep x until then.
+        # In chunks: the winner is looked for while x is still in the cache. Left to itself XLA would look for it in the
+        # backward pass, and keep x until then.
         y, winner = a_few_at_once(lambda x: largest(grids, x), x)
         return y, (winner, x[:0])
 
@@ -89,7 +88,7 @@ class AvgPool(Windowed):
         share = 1 / counts(self, grids)
 
         def mean(x):
-            total = sum(taken(grids, k, wide(x)) for k in grids.offsets())
+            total = sum(taken(grids, k, widened(x)) for k in grids.offsets())
             return (total * share.astype(total.dtype)).astype(x.dtype)
 
         # In turns: taking from beyond the grid makes a padded copy.

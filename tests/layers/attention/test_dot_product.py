@@ -55,7 +55,7 @@ MASKS = {
 def test_both_forms_agree_with_autodiff_of_the_plain_one_under_every_mask(causal, x):
     plain, lean = PlainAttention(causal), Attention(causal, rows=2)
     with jax.enable_x64(True):
-        *arrays, mask = jax.tree.map(lambda a: a if a.dtype == bool else a.astype(float), x)
+        *arrays, mask, _ = jax.tree.map(lambda a: a if a.dtype == bool else a.astype(float), x)
         g = normal(*arrays[0].shape, seed=3, dtype=float)
 
         @jax.jit
@@ -189,8 +189,8 @@ WRONG = {
     ),
     "lengths": (
         MultiHeadAttention(4, 2),
-        Sequences(normal(N, 3, 4), jnp.array([1, 4])),
-        r'layer "0", .* expected lengths from 0 to 3, .* got 4 for sequence 1',
+        Context(normal(N, 3, 4), Sequences(normal(N, 3, 3), jnp.array([1, 4]))),
+        r'layer "0.attention", .* expected lengths from 0 to 3, .* got 4 for sequence 1',
     ),
     "integers": (Attention(), jax.tree.map(lambda a: a.astype(int), heads()), "floating-point"),
 }
@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused(layer, x, message):
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="3 heads must divide 4 features"):
         MultiHeadAttention(4, 3)
-    with pytest.raises(ValueError, match="groups of 3 heads must divide 4 heads"):
+    with pytest.raises(ValueError, match="3 heads a group must divide 4 heads"):
         MultiHeadAttention(8, 4, heads_per_group=3)
     with pytest.raises(ValueError, match="even size, not 1"):
         MultiHeadAttention(4, 4, rotary=True)

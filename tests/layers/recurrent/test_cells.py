@@ -220,12 +220,12 @@ def test_chunks_give_the_values_of_the_unbroken_run():
 
 def test_dropout_hides_the_same_outputs_at_all_times_and_none_without_a_key():
     layer, x, g = RNN(50, dropout=0.5), jnp.ones((1, 3, 1)), jnp.ones((1, 3, 50))
-    params, cell = layer.init(KEY, x), layer.children["recurrent"]
+    params = layer.init(KEY, x)
 
     @jax.jit
     def before(params):
-        _, kept = layer.forward(params, x, KEY)
-        return cell.affine(params["recurrent"], kept["recurrent"], g)[0][0]
+        _, residuals = layer.forward(params, x, KEY)
+        return jaxbp.sweep(layer, params, residuals, g, jaxbp.keep)[1]["recurrent"][0][0]
 
     hidden = before(params)[1:] == 0
     assert (hidden[0] == hidden[1]).all()
@@ -254,7 +254,7 @@ WRONG = {
     "nothing beside the values": (Sequences(X), "give the values alone"),
     "the state of another cell": (
         Sequences(X, None, states(GRU)),
-        r'"0.recurrent", .* a state \(\[3, 3\], \[3, 3\]\), got \(float32\[3, 3\]\)',
+        r'layer "0", .* a state \(\[3, 3\], \[3, 3\]\), got \(float32\[3, 3\]\)',
     ),
     "a state too few": (Sequences(X, None, states(LSTM)), 'layer "1", .*none is left; .*initial_states'),
     "an array for a state": (Sequences(X, None, X), r"one state for each recurrent layer, got float32\[3, 4, 2\]"),
@@ -278,7 +278,7 @@ def test_what_can_not_be_built_or_would_be_lost_is_told():
         jaxbp.initial_states(Dense(3), 2)
     with pytest.raises(ValueError, match="multiple of the inputs"):
         jaxbp.Orthogonal()(KEY, (3, 4), jnp.float32)
-    with pytest.raises(LayerError, match=r"layer \"recurrent\", .* expected parameters \{weight \[3, 9\], bias\}, got"):
+    with pytest.raises(LayerError, match=r'"recurrent", .*expected parameters \{bias \[9\], weight \[3, 9\]\}, got'):
         GRU(3).forward({"input": GRU(3).init(KEY, X)["input"], "recurrent": {"weight": jnp.ones((3, 9))}}, X)
     last, begin = LSTM(3, last=True), states(LSTM)
     with pytest.raises(LayerError, match="with last=True the states would be lost"):

@@ -159,7 +159,7 @@ def test_integers_are_refused(kind):
 def test_parameters_of_another_model_are_refused(kind):
     layer, x = kind(4, (3, 3)), normal((2, 5, 5, 2))
     params = layer.init(jax.random.key(0), x)
-    with pytest.raises(LayerError, match=r"weight \[3, 3, 3, 4\] for the input float32\[2, 5, 5, 3\]"):
+    with pytest.raises(LayerError, match=r"weight \[3, 3, 3, 4\]\} for float32\[2, 5, 5, 3\]"):
         layer.forward(params, normal((2, 5, 5, 3)))
     with pytest.raises(LayerError, match=r"parameters \{bias, weight\}"):
         layer.forward({"weight": params["weight"]}, x)
