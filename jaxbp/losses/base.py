@@ -2,155 +2,150 @@
 
 Let l_n be the loss of example n, a sum over its outputs y_n, and w_n its weight (1 unless given). Then
 
-    J = Σ_n w_n l_n / Σ_n w_n          ∂J/∂y_n = (w_n / Σ_m w_m) ∂l_n/∂y_n
+    J = Σ_n w_n l_n / W          ∂J/∂y_n = (w_n / W) ∂l_n/∂y_n          W = Σ_n w_n, or as the `Reduction` says
 
 So with equal weights 1/N stands here and nowhere else: the layers below only sum. An example that does not count
 (padding, an ignored label) has weight zero.
 
 Curvature (K-FAC, Gauss-Newton) asks for the Hessian H_n = ∂²l_n/∂y_n² too, as a product with a vector, and for a root
-S_n of it, S_n S_nᵀ = H_n, which is what is sent backward.
+S_n of it, S_n S_nᵀ = H_n, which is what is sent backward. A root asks for a Hessian without negative eigenvalues. Where
+the true one may have some, a loss gives in its place the part of it that has none, and its docstring says which: for
+l = φ(u(y)), ∂²l/∂y² = (∂u/∂y)ᵀ φ'' (∂u/∂y) + φ' ∂²u/∂y², it is the first term where φ is convex (Gauss-Newton), or
+the second where u is and φ grows.
 """
 
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from jaxbp.core.layer import ArrayLike
-from jaxbp.core.numerics import expand, is_concrete
+from jaxbp.core.numerics import accumulation_dtype, expand
 from jaxbp.core.text import constructor_call, describe
+from jaxbp.losses.reduction import Reduction, total_of
 
-Weights = ArrayLike  # one number per example, [n]
+Weights = ArrayLike  # one number per example, [n], or per label; of SumOfLosses also a dict or tuple of these
+
+
+class Measure(NamedTuple):
+    """A weighted sum over a batch and its weight; those of several batches add up."""
+
+    sum: Float[Array, ""]
+    weight: Float[Array, ""]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A frozen dataclass of hyperparameters; a subclass gives `per_example` and its derivative.
+    """What outputs cost: a frozen dataclass of hyperparameters, over any trees of outputs and targets, examples first.
 
-    Shapes: outputs [n, ...], targets as the loss says, weights [n].
+    A loss of one number an example is an `ExampleLoss`, of several outputs a `SumOfLosses`; another gives `forward`
+    and `backward`, and as much of the rest as it is asked for.
+
+    Args:
+        reduction: what the weighted sum is divided by.
     """
 
-    def per_example(self, outputs: Array, targets: Array) -> tuple[Array, PyTree]:
-        """Returns the losses [n], or [n, ...] where an example has several labels, and the residuals."""
-        raise NotImplementedError
+    reduction: Reduction = field(default=Reduction.MEAN_OVER_WEIGHTS, kw_only=True)
 
-    def scaled_gradient(self, residuals: PyTree, scale: Array) -> Array:
-        """scale_n ∂l_n/∂y_n for every example, [n, ...], shaped like the outputs, with which scale broadcasts."""
-        raise NotImplementedError
-
-    def curvature(self, residuals: PyTree) -> Array:
-        """∂²l/∂y², shaped like the outputs, of a loss that is a sum over outputs, each by itself: H is diagonal.
-
-        A loss whose outputs interact gives `scaled_hessian` and `scaled_root` in its place.
-        """
-        raise NotImplementedError(f"{self} gives no curvature: define curvature(residuals)")
-
-    def scaled_hessian(self, residuals: PyTree, scale: Array, v: Array) -> Array:
-        """scale_n H_n v_n, for v shaped like the outputs."""
-        return scale * self.curvature(residuals) * v
-
-    def scaled_root(self, residuals: PyTree, scale: Array, v: Array) -> Array:
-        """√scale_n S_n v_n, for v shaped like the outputs; S_n S_nᵀ = H_n."""
-        return jnp.sqrt(scale * self.curvature(residuals)) * v
-
-    def require(self, outputs: ArrayLike, targets: ArrayLike) -> None:
-        """Refuses targets that do not fit the outputs; values are looked at outside jit only."""
-        if outputs.shape != targets.shape:
-            raise ValueError(
-                f"{self}: expected targets shaped like the outputs {describe(outputs)}, got {describe(targets)}"
-            )
-        if is_concrete(targets) and not np.all(np.isfinite(np.asarray(targets, float))):
-            raise ValueError(f"{self}: the targets {describe(targets)} are not all finite numbers")
-
-    def counted(self, outputs: ArrayLike, targets: ArrayLike) -> Array:
-        """1 for each loss that counts, 0 for the ignored; shaped like the losses of `per_example`."""
-        return jnp.ones(outputs.shape[0], wide(outputs))
-
-    def metrics(self, outputs: Array, targets: Array) -> dict[str, Array]:
-        """What else is worth knowing, one number per loss, to be averaged as the loss is (accuracy)."""
-        return {}
-
-    def weigh(self, outputs: ArrayLike, targets: ArrayLike, weights: Weights | None = None) -> Array:
-        """The weight of each loss, shaped like the losses of `per_example`."""
-        counted = self.counted(outputs, targets)
-        if weights is None:
-            return counted
-        weights = jnp.asarray(weights)
-        if weights.shape != outputs.shape[:1]:
-            raise ValueError(
-                f"{self}: expected one weight for each of {outputs.shape[0]} examples, got {describe(weights)}"
-            )
-        return counted * expand(weights.astype(counted.dtype), counted.ndim)
+    @property
+    def mixes_examples(self) -> bool:
+        """Whether what an example costs depends on the other examples of the batch (contrastive losses)."""
+        return False
 
     def forward(
-        self,
-        outputs: ArrayLike,
-        targets: ArrayLike,
-        weights: Weights | None = None,
-        total: Float[Array, ""] | None = None,
+        self, outputs: PyTree, targets: PyTree, weights: PyTree = None, total: PyTree = None
     ) -> tuple[Float[Array, ""], PyTree]:
-        """The weighted mean loss, and the residuals of `backward`.
+        """The loss, and the residuals of `backward`.
 
         Args:
             outputs: what the model returned, [n, ...].
             targets: what it should have returned.
-            weights: one number per example.
-            total: what the weighted sum is divided by, the sum of weights unless given: that of the whole batch, where
-                outputs are a part of it.
+            weights: one number per example, or per label where an example has several.
+            total: what the weighted sum is divided by, as the reduction says unless given: `total` of the whole batch,
+                where outputs are a part of it.
         """
-        if not hasattr(outputs, "shape") or not jnp.issubdtype(outputs.dtype, jnp.floating):
-            raise TypeError(f"{self}: expected an array of floating-point outputs, got {describe(outputs)}")
-        if prod(outputs.shape) == 0 or outputs.ndim == 0:
-            raise ValueError(f"{self}: expected at least one example, got outputs {describe(outputs)}: an empty batch?")
-        targets = jax.tree.map(jnp.asarray, targets)
-        self.require(outputs, targets)
-        losses, residuals = self.per_example(outputs, targets)
-        share = shares(self, self.weigh(outputs, targets, weights), total)
-        costs = jnp.where(share == 0, 0, share * losses)  # what does not count may be infinite
-        return jnp.sum(costs), (residuals, share, outputs[:0])
+        raise NotImplementedError(f"{self} has no forward")
 
-    def backward(self, residuals: PyTree) -> Float[Array, "n ..."]:
-        """g = ∂J/∂outputs, the delta that the sweep begins with."""
-        residuals, scale, no_outputs = residuals
-        return self.scaled_gradient(residuals, expand(scale, no_outputs.ndim)).astype(no_outputs.dtype)
+    def backward(self, residuals: PyTree) -> PyTree:
+        """g = ∂J/∂outputs, the delta that the sweep begins with; a tree like the outputs."""
+        raise NotImplementedError(f"{self} has no backward")
 
-    def hessian(self, residuals: PyTree, v: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
-        """(∂²J/∂outputs²) v."""
-        residuals, scale, no_outputs = residuals
-        return self.scaled_hessian(residuals, expand(scale, no_outputs.ndim), v).astype(no_outputs.dtype)
+    def hessian(self, residuals: PyTree, v: PyTree) -> PyTree:
+        """(∂²J/∂outputs²) v for v like the outputs, or what the loss says stands for it."""
+        raise NotImplementedError(f"{self} gives no curvature: define hessian and hessian_root")
 
-    def hessian_root(self, residuals: PyTree, v: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
-        """S v with S Sᵀ = ∂²J/∂outputs²: with random v of E[v vᵀ] = 1 a draw from that covariance."""
-        residuals, scale, no_outputs = residuals
-        return self.scaled_root(residuals, expand(scale, no_outputs.ndim), v).astype(no_outputs.dtype)
+    def hessian_root(self, residuals: PyTree, v: PyTree) -> PyTree:
+        """S v with S Sᵀ = `hessian`, for v like `root_input`: with E[v vᵀ] = 1 a draw from that covariance."""
+        raise NotImplementedError(f"{self} gives no curvature: define hessian and hessian_root")
 
-    def empirical_root(self, residuals: PyTree) -> Float[Array, "n ..."]:
-        """√(w_n / Σ_m w_m) ∂l_n/∂y_n: its outer products are the empirical Fisher's."""
-        residuals, scale, no_outputs = residuals
-        return self.scaled_gradient(residuals, jnp.sqrt(expand(scale, no_outputs.ndim))).astype(no_outputs.dtype)
+    def root_input(self, outputs: PyTree) -> PyTree:
+        """Arrays, or their shapes, that v of `hessian_root` is like: the outputs, unless S has other columns."""
+        return outputs
+
+    def empirical_root(self, residuals: PyTree) -> PyTree:
+        """√(w_n / W) ∂l_n/∂y_n: its outer products are the empirical Fisher's."""
+        raise NotImplementedError(f"{self} gives no empirical Fisher: define empirical_root")
+
+    def require(self, outputs: PyTree, targets: PyTree) -> None:
+        """Refuses outputs and targets that do not fit; outputs may be shapes, values are looked at outside jit only."""
+
+    def counted(self, outputs: PyTree, targets: PyTree) -> Array:
+        """1 for each example, or label, that counts, 0 for the ignored."""
+        first = jax.tree.leaves(outputs)[0]
+        return jnp.ones(first.shape[0], accumulation_dtype(first))
+
+    def weigh(self, outputs: PyTree, targets: PyTree, weights: PyTree = None) -> PyTree:
+        """The weight of each example or label, shaped like `counted`."""
+        counted = self.counted(outputs, targets)
+        if weights is None:
+            return counted
+        weights = jnp.asarray(weights)
+        if weights.shape not in (counted.shape[:1], counted.shape):
+            each = "" if counted.ndim == 1 else f", or for each label {list(counted.shape)}"
+            raise ValueError(
+                f"{self}: expected one weight for each of {counted.shape[0]} examples{each}, got {describe(weights)}"
+            )
+        return counted * expand(weights.astype(counted.dtype), counted.ndim)
+
+    def total(self, outputs: PyTree, targets: PyTree, weights: PyTree = None) -> PyTree:
+        """W, what the weighted sum is divided by; `forward` takes that of the whole batch for each of its parts.
+
+        Weights whose mean can't be taken are refused; under jit W is then NaN, and so is the loss.
+        """
+        counted = self.counted(outputs, targets)
+        return total_of(self, self.reduction.terms(self.weigh(outputs, targets, weights), counted))
+
+    def weighted_sum(self, outputs: PyTree, targets: PyTree, weights: PyTree = None) -> Float[Array, ""]:
+        """Σ w l."""
+        return self.forward(outputs, targets, weights, jnp.ones(()))[0]
+
+    def metrics(self, outputs: PyTree, targets: PyTree) -> dict[str, Array]:
+        """What else is worth knowing, by name (accuracy), shaped like `counted`, to be averaged over weights."""
+        return {}
+
+    def measure(self, outputs: PyTree, targets: PyTree, weights: PyTree = None) -> dict[str, Measure]:
+        """The loss, as "loss", and the metrics of a batch, to be added to those of others and given to `summary`."""
+        weight = self.weigh(outputs, targets, weights)
+        total = jnp.sum(self.reduction.terms(weight, self.counted(outputs, targets)))
+        loss = self.weighted_sum(outputs, targets, weights)
+        metrics = {name: jnp.sum(weight * m) for name, m in self.metrics(outputs, targets).items()}
+        return {"loss": Measure(loss, total)} | {name: Measure(m, jnp.sum(weight)) for name, m in metrics.items()}
+
+    def summary(self, measures: dict[str, Measure]) -> dict[str, Array]:
+        """What the measures of all batches come to: the loss of all their examples as one batch, and mean metrics."""
+        means = {name: total / total_of(self, weight) for name, (total, weight) in measures.items()}
+        return means | ({"loss": measures["loss"].sum} if self.reduction is Reduction.SUM else {})
 
     def __str__(self) -> str:
         return constructor_call(self)
 
 
-def shares(loss: Loss, weights: Array, total: Array | None) -> Array:
-    """Each loss's share of the mean, w / Σ w, or w / total where that is given."""
-    total = jnp.sum(weights) if total is None else total
-    if is_concrete(total) and not np.asarray(total) > 0:
-        raise ValueError(f"{loss}: no example counts: the weights add up to {total}")
-    return weights / jnp.where(
-        total == 0, 1, total
-    )  # under jit a batch of padding alone costs nothing, teaches nothing
-
-
-def wide(x: ArrayLike):
-    """The dtype in which a loss is added up: float32, or float64 for float64 outputs."""
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def sum_outputs(x: Array) -> Array:
-    """Σ over all axes but the examples', [n, ...] to [n]."""
-    return jnp.sum(x, range(1, x.ndim))
+def require_independent_loss(loss: Loss) -> None:
+    """Refuses a loss whose value for one example depends on others: nothing per example can be had of it."""
+    if loss.mixes_examples:
+        raise ValueError(
+            f"{loss} mixes the examples of a batch (mixes_examples): what is asked for needs a loss that is a sum over "
+            "examples"
+        )

@@ -25,7 +25,11 @@ which sums to zero over classes. Before the first frame the path is one step ahe
 in an end state, which takes the place of label L + 1, and alone has probability 1 at the frames of padding: so examples
 of all lengths go through one recursion. The numbers are `Extended`: a state may be e^-20000 times as likely as another
 and yet be the one that all paths must pass later, which neither probabilities scaled at each frame nor 32-bit
-logarithms survive. The residuals are a, α, q and P: β is the way back, and runs only then.
+logarithms survive. The residuals are a, α, q and P: β runs only in the backward pass.
+
+l is the sum over frames of log Σ_k e^{z_t(k)}, less the log of a sum over paths: both are convex, and their difference
+is not. The `hessian` is that of the first, diag a_t - a_t a_tᵀ at each frame that counts: the Fisher information of
+the alignment, were it known, of which the labels alone have a part.
 
 Source: Graves, Fernández, Gomez & Schmidhuber, "Connectionist temporal classification", ICML 2006.
 """
@@ -40,10 +44,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxbp.core.layer import ArrayLike
-from jaxbp.core.numerics import is_concrete
+from jaxbp.core.numerics import accumulation_dtype, is_concrete
 from jaxbp.core.text import describe
 from jaxbp.losses import extended_exponent as extended
-from jaxbp.losses.base import Loss, wide
+from jaxbp.losses.classification import softmax_hessian, softmax_root
+from jaxbp.losses.example_loss import ExampleLoss
 from jaxbp.losses.extended_exponent import NEVER, Extended
 
 
@@ -61,7 +66,7 @@ class Transcripts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CTC(Loss):
+class CTC(ExampleLoss):
     """The negative log-probability of `Transcripts` under logits [n, t, classes], one loss an example.
 
     Labels that the frames have no room for (each takes one, and a repeated label one more for the blank before it) are
@@ -80,7 +85,7 @@ class CTC(Loss):
         if self.blank < 0:
             raise ValueError(f"CTC needs the blank's class, 0 or more, not {self.blank}")
 
-    def require(self, outputs, targets):
+    def require_targets(self, outputs, targets):
         if len(outputs.shape) != 3 or outputs.shape[2] <= self.blank:
             raise ValueError(
                 f"{self}: expected logits [n, t, classes], more classes than the blank's {self.blank}, "
@@ -137,7 +142,7 @@ class CTC(Loss):
 
     def per_example(self, outputs, targets):
         targets = jax.tree.map(lambda a: a.astype(jnp.int32), targets)
-        z = outputs.astype(wide(outputs))
+        z = outputs.astype(accumulation_dtype(outputs))
         frames = self._frames(z, targets)
         real = jnp.arange(z.shape[1]) < frames[:, None]
         classes, skip, end = states(targets, self.blank, z.shape[2])
@@ -166,10 +171,10 @@ class CTC(Loss):
         return posterior(self.per_example(outputs, jax.tree.map(jnp.asarray, targets))[1])
 
     def scaled_hessian(self, residuals, scale, v):
-        raise NotImplementedError(f"{self} gives no curvature: its Hessian couples all frames, and is not positive")
+        return scale * softmax_hessian(residuals[0], v)
 
-    def scaled_root(self, residuals, scale, v):
-        return self.scaled_hessian(residuals, scale, v)
+    def scaled_root(self, residuals, root, v):
+        return root * softmax_root(residuals[0], v)
 
     def _frames(self, outputs, targets):
         """T of each example, [n]."""

@@ -43,7 +43,7 @@ def exp(x: Float[Array, "*s"]) -> Extended:
 
 def log(a: Extended) -> Float[Array, "*s"]:
     """The natural logarithm, -inf of zero."""
-    return jnp.where(positive(a), jnp.log(a.m) + a.e * float(np.log(2)), -jnp.inf)
+    return jnp.where(positive(a), jnp.log(a.m) + a.e.astype(a.m.dtype) * float(np.log(2)), -jnp.inf)
 
 
 def positive(a: Extended) -> Array:

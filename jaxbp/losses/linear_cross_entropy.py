@@ -27,17 +27,17 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxbp.core.lazy_logits import LazyLogits
-from jaxbp.core.numerics import contract, expand
+from jaxbp.core.numerics import accumulation_dtype, contract
 from jaxbp.core.text import describe
-from jaxbp.losses.base import Loss, shares, wide
 from jaxbp.losses.classification import SoftmaxCrossEntropy
+from jaxbp.losses.example_loss import ExampleLoss
 
-LOGITS_AT_ONCE = 2**23  # so many numbers exist at a time
+LOGITS_AT_ONCE = 2**23  # upper bound on logits held in memory
 PARTS = 8  # and ∂J/∂W is added up in so many parts
 
 
 @dataclass(frozen=True)
-class LinearCrossEntropy(Loss):
+class LinearCrossEntropy(ExampleLoss):
     """From `LazyLogits`(hidden [n, ..., f], weight [V, f]); targets are integer labels [n, ...].
 
     Each label counts as one. Weights are one number an example, or one a label.
@@ -64,8 +64,9 @@ class LinearCrossEntropy(Loss):
         """The weighted mean loss, and the gradients that `backward` gives; see `Loss.forward`."""
         self.require(outputs, targets := jnp.asarray(targets))
         hidden, weight = outputs
-        share = shares(self, self.weigh(outputs, targets, weights), total)
-        h, y, r = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), share.reshape(-1)
+        share = self.shares(outputs, targets, weights, total)
+        hidden = jnp.where(share[..., None] == 0, 0, hidden)
+        h, y, r = hidden.reshape(-1, hidden.shape[-1]), targets.astype(jnp.int32).reshape(-1), share.reshape(-1)
 
         def some(carry, h_, y_, r_):
             value, dw = carry
@@ -75,15 +76,30 @@ class LinearCrossEntropy(Loss):
                 dz = dz * (1 - jnp.square(z / self.soft_cap))
             dz = (r_[:, None] * dz).astype(weight.dtype)
             dw = plus_product(dw, dz, h_)
-            return (value + jnp.sum(r_ * losses), dw), contract("nw,wf->nf", dz, weight, dtype=hidden.dtype)
+            value = value + jnp.sum(jnp.where(r_ == 0, 0, r_ * losses))
+            return (value, dw), contract("nw,wf->nf", dz, weight, dtype=hidden.dtype)
 
-        zeros = jnp.zeros((), r.dtype), jnp.zeros(weight.shape, wide(weight))
+        zeros = jnp.zeros((), r.dtype), jnp.zeros(weight.shape, accumulation_dtype(weight))
         (value, dw), dh = self._by_tokens(some, zeros, len(weight), h, y, r)
         return value, LazyLogits(dh.reshape(hidden.shape), dw.astype(weight.dtype))
 
     def backward(self, residuals: LazyLogits) -> LazyLogits:
         """∂J/∂hidden and ∂J/∂weight."""
         return residuals
+
+    def hessian(self, residuals, v):
+        """None: the logits are gone."""
+        raise NotImplementedError(f"{self} gives no curvature: use SoftmaxCrossEntropy, on full logits")
+
+    hessian_root = hessian
+
+    def empirical_root(self, residuals):
+        """None either: ∂J/∂weight is a sum over examples."""
+        return self.hessian(residuals, None)
+
+    def weighted_sum(self, outputs, targets, weights=None):
+        weights = self.weigh(outputs, targets, weights)
+        return jnp.sum(jnp.where(weights == 0, 0, weights * self.per_example(outputs, targets)[0]))
 
     def per_example(self, outputs, targets):
         """The losses [n, ...], one a label."""
@@ -106,24 +122,13 @@ class LinearCrossEntropy(Loss):
     def counted(self, outputs, targets):
         return self._plain().counted(jax.ShapeDtypeStruct((*targets.shape, 1), outputs.hidden.dtype), targets)
 
-    def weigh(self, outputs, targets, weights=None):
-        counted = self.counted(outputs, targets)
-        if weights is None:
-            return counted
-        weights = jnp.asarray(weights, counted.dtype)
-        if weights.shape not in (targets.shape[:1], targets.shape):
-            raise ValueError(
-                f"{self}: expected one weight an example or a label of {describe(targets)}, got {describe(weights)}"
-            )
-        return counted * expand(weights, counted.ndim)
-
     def _plain(self):
         return SoftmaxCrossEntropy(self.smoothing, self.ignored_label)
 
     def _logits(self, h, weight, y):
         """z [n, w], and z of the labels [n], not taken out of z, so that e^z can take its place in memory."""
-        labelled = jnp.take(weight, y, 0, mode="clip")
-        u = contract("nf,wf->nw", h, weight, dtype=wide(h)), contract("nf,nf->n", h, labelled, dtype=wide(h))
+        labelled, dtype = jnp.take(weight, y, 0, mode="clip"), accumulation_dtype(h)
+        u = contract("nf,wf->nw", h, weight, dtype=dtype), contract("nf,nf->n", h, labelled, dtype=dtype)
         return u if self.soft_cap is None else [self.soft_cap * jnp.tanh(a / self.soft_cap) for a in u]
 
     def _lines(self, z: Float[Array, "n w"], at_label: Float[Array, " n"], y: Int[Array, " n"]):
@@ -140,7 +145,7 @@ class LinearCrossEntropy(Loss):
         at_label = jnp.where(out, jnp.nan, at_label)  # under jit a label out of range shows
         losses = log_sum - (1 - self.smoothing) * at_label + self.z_loss * jnp.square(log_sum)
         dz = (1 + 2 * self.z_loss * log_sum)[:, None] * e / total
-        dz = dz - (1 - self.smoothing) * (jnp.arange(words) == y[:, None])
+        dz = dz - (1 - self.smoothing) * jax.nn.one_hot(y, words, dtype=dz.dtype)
         if self.smoothing:
             losses, dz = losses - self.smoothing * jnp.mean(z, -1), dz - self.smoothing / words
         return losses, dz
@@ -148,7 +153,7 @@ class LinearCrossEntropy(Loss):
     def _each(self, outputs, targets, line):
         """line(z, z of the label, label) of every token, shaped like the targets."""
         hidden, weight = outputs
-        h, y = hidden.reshape(-1, hidden.shape[-1]), jnp.asarray(targets).reshape(-1)
+        h, y = hidden.reshape(-1, hidden.shape[-1]), jnp.asarray(targets, jnp.int32).reshape(-1)
 
         def some(_, h_, y_):
             return None, line(*self._logits(h_, weight, y_), y_)

@@ -3,11 +3,13 @@
     HalfSquaredError    l = ½ Σ d²                               ∂l/∂ŷ = d                     ∂²l/∂ŷ² = 1
     MeanSquaredError    l = Σ d² / D                             ∂l/∂ŷ = 2 d / D                         2 / D
     Huber               l = Σ ½ d², beyond ±t: t (|d| - ½ t)     ∂l/∂ŷ = d, beyond ±t: ±t                1, beyond ±t: 0
+    Quantile            l = Σ (1 - q) d, for d < 0: -q d         ∂l/∂ŷ = 1 - q, for d < 0: -q            0
 
 The textbook's output delta, δ = (a - y) ⊙ f'(z), is the first gradient sent through the activation below it.
 The residual is d.
 
-Sources: Rumelhart et al. (1986); Huber, Annals of Mathematical Statistics 35 (1964).
+Sources: Rumelhart et al. (1986); Huber, Annals of Mathematical Statistics 35 (1964); Koenker & Bassett, Econometrica 46
+(1978), whose check function is `Quantile`.
 """
 
 from dataclasses import dataclass
@@ -15,11 +17,13 @@ from math import prod
 
 import jax.numpy as jnp
 
-from jaxbp.losses.base import Loss, sum_outputs, wide
+from jaxbp.core.numerics import accumulation_dtype
+from jaxbp.core.text import describe
+from jaxbp.losses.example_loss import ExampleLoss, sum_outputs
 
 
 @dataclass(frozen=True)
-class HalfSquaredError(Loss):
+class HalfSquaredError(ExampleLoss):
     """½‖ŷ - y‖², summed over outputs: the textbook's cost. Targets are shaped like the outputs."""
 
     def per_example(self, outputs, targets):
@@ -34,7 +38,7 @@ class HalfSquaredError(Loss):
 
 
 @dataclass(frozen=True)
-class MeanSquaredError(Loss):
+class MeanSquaredError(ExampleLoss):
     """The mean of (ŷ - y)² over outputs too. Targets are shaped like the outputs."""
 
     def per_example(self, outputs, targets):
@@ -49,7 +53,7 @@ class MeanSquaredError(Loss):
 
 
 @dataclass(frozen=True)
-class Huber(Loss):
+class Huber(ExampleLoss):
     """Quadratic up to `threshold`, linear beyond: outliers pull with bounded force.
 
     Targets are shaped like the outputs.
@@ -73,6 +77,44 @@ class Huber(Loss):
         return (jnp.abs(d) < self.threshold).astype(d.dtype)
 
 
+@dataclass(frozen=True)
+class Quantile(ExampleLoss):
+    """The check (pinball) loss: the best constant output is the targets' quantile q, of which a share q lies below.
+
+    Targets are shaped like the outputs. It is piecewise linear, so its Hessian is zero and Gauss-Newton sees nothing of
+    it; `Empirical` does.
+
+    Args:
+        level: q, between 0 and 1; or several, one for each entry of the last axis.
+    """
+
+    level: float | tuple[float, ...] = 0.5
+
+    def __post_init__(self):
+        levels = self.level if isinstance(self.level, tuple) else (self.level,)
+        if not levels or not all(0 < q < 1 for q in levels):
+            raise ValueError(f"Quantile needs levels between 0 and 1, not {self.level}")
+
+    def require_targets(self, outputs, targets):
+        super().require_targets(outputs, targets)
+        if isinstance(self.level, tuple) and outputs.shape[-1] != len(self.level):
+            raise ValueError(f"{self}: expected one output for each level, got outputs {describe(outputs)}")
+
+    def per_example(self, outputs, targets):
+        d = difference(outputs, targets)
+        return sum_outputs(self._slope(d) * d), d
+
+    def scaled_gradient(self, d, scale):
+        return scale * self._slope(d)
+
+    def curvature(self, d):
+        return jnp.zeros_like(d)
+
+    def _slope(self, d):
+        q = jnp.asarray(self.level, d.dtype)
+        return jnp.where(d < 0, -q, 1 - q)
+
+
 def difference(outputs, targets):
     """ŷ - y in the dtype of the loss."""
-    return outputs.astype(wide(outputs)) - targets.astype(wide(outputs))
+    return outputs.astype(accumulation_dtype(outputs)) - targets.astype(accumulation_dtype(outputs))

@@ -1,5 +1,5 @@
 import itertools
-from functools import partial
+from dataclasses import replace
 from math import log
 
 import chex
@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+import jaxbp
 from jaxbp import CTC, Dense, Serial, Transcripts, check_gradients
 from jaxbp.training.step import accumulated_gradient
 from tests.support.arrays import normal
@@ -191,6 +192,7 @@ def test_a_model_with_ctc_passes_the_checker_and_micro_batches():
     model, x = Serial(Dense(4)), normal(4, 5, 3)
     params = model.init(jax.random.key(0), x)
     assert check_gradients(model, CTC(), params, x, LABELS).ok
-    step = jax.jit(partial(accumulated_gradient, model, CTC()), static_argnums=0)
-    whole, parts = (step(count, params, x, LABELS, jax.random.key(0), None) for count in (1, 2))
+    step, recipe = jax.jit(accumulated_gradient, static_argnums=0), jaxbp.Recipe(model, CTC(), optax.sgd(0.1))
+    both = (recipe, replace(recipe, micro_batches=2))
+    whole, parts = (step(recipe, params, x, LABELS, jax.random.key(0)) for recipe in both)
     chex.assert_trees_all_close(whole, parts, rtol=1e-5)

