@@ -1,9 +1,12 @@
-"""Backpropagation: forward through the model and its loss, then one sweep back.
+"""Backpropagation: forward through the model and its loss, then one sweep backward.
 
-outputs, residuals = model.forward(params, x)
-J,       kept      = loss.forward(outputs, targets)
-g                  = loss.backward(kept)                      δ at the output
-∂J/∂x,   visited   = sweep(model, params, residuals, g)       δ at every layer, and what each visit makes of it
+    outputs, residuals = model.forward(params, x)
+    J,       kept      = loss.forward(outputs, targets)
+    g                  = loss.backward(kept)                      δ at the output
+    ∂J/∂x,   visited   = sweep(model, params, residuals, g)       δ at every layer, and what each visit makes of it
+
+These four lines are `run` and `Run.sweep`. Every function of the library that needs a gradient, or anything else that a
+delta tells, begins with the first and ends with one or more of the second.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,17 +16,107 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from jaxbp.core.errors import LayerError, require_alive
+from jaxbp.core.insertion import put_in, take_out
 from jaxbp.core.layer import Layer, Params
 from jaxbp.core.numerics import is_concrete, is_floating
 from jaxbp.core.sweep import Edits, Visit, param_gradient, sweep
 from jaxbp.core.text import describe
 from jaxbp.losses.base import Loss, Weights
+from jaxbp.losses.penalized import (
+    Penalties,
+    as_before,
+    penalized_forward,
+    penalized_params,
+    penalty_values,
+    with_penalties,
+)
+from jaxbp.losses.penalties import example_shares
 
-__all__ = ["Quantity", "value_and_grad", "value_and_quantities"]
+__all__ = ["Quantity", "Run", "run", "value_and_grad", "value_and_quantities"]
 
 Targets = PyTree
+
+
+@dataclass(frozen=True)
+class Run:
+    """One forward pass of a model and its loss, from which any number of deltas can be sent backward.
+
+    x, targets: as arrays.
+    residuals: what the model keeps for its backward pass.
+    value: J, penalties included.
+    kept: what the loss keeps for its backward pass.
+    penalties: by path.
+    share: each example's share of the loss, where there are penalties.
+    """
+
+    model: Layer
+    loss: Loss
+    params: Params
+    x: PyTree
+    targets: Targets
+    outputs: PyTree
+    residuals: PyTree
+    value: Array
+    kept: PyTree
+    penalties: Penalties
+    share: Array | None
+
+    def sweep(
+        self,
+        visit: Visit = param_gradient,
+        g: PyTree = None,
+        feedback: Params | None = None,
+        edits: Edits | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        """Sends g backward, the loss's own delta unless given: (∂J/∂x, what was collected); see `jaxbp.sweep`.
+
+        Penalties add to the deltas whatever is sent. An edit at the path of a penalty sees the sum.
+        """
+        g = self.loss.backward(self.kept) if g is None else g
+        if not self.penalties:
+            return sweep(self.model, self.params, self.residuals, g, visit, feedback, edits)
+        model = with_penalties(self.model, self.penalties, self.share)
+        params = penalized_params(self.model, self.penalties, self.params)
+        feedback = put_in(self.model, feedback, dict.fromkeys(self.penalties))
+        visit, edits = as_before(self.model, self.penalties, visit, edits)
+        dx, collected = sweep(model, params, self.residuals, g, visit, feedback, edits)
+        return dx, take_out(self.model, collected, self.penalties)[0]
+
+    def refresh(self, params: Params) -> Params:
+        """Parameters with running statistics renewed by what this forward pass saw."""
+        if not self.penalties:
+            return self.model.refresh(params, self.residuals)
+        params = penalized_params(self.model, self.penalties, params)
+        renewed = with_penalties(self.model, self.penalties).refresh(params, self.residuals)
+        return take_out(self.model, renewed, self.penalties)[0]
+
+
+def run(
+    model: Layer,
+    loss: Loss,
+    params: Params,
+    x: PyTree,
+    targets: Targets,
+    rng: PRNGKeyArray | None = None,
+    weights: Weights | None = None,
+    total: PyTree = None,
+    penalties: Penalties | None = None,
+) -> Run:
+    """The forward pass of model and loss; arguments as in `value_and_grad` and the function that it returns."""
+    require_alive(params=params, x=x, targets=targets)
+    require_examples(x)
+    x, targets = jax.tree.map(jnp.asarray, (x, targets))
+    penalties = dict(penalties or {})
+    outputs, residuals = penalized_forward(model, penalties, params, x, rng)
+    require_fit(model, loss, outputs, targets)
+    value, kept = loss.forward(outputs, targets, weights, total)
+    share = example_shares(loss, outputs, targets, weights, total) if penalties else None
+    for cost in penalty_values(model, penalties, residuals, share).values():
+        value = value + cost.astype(value.dtype)
+    return Run(model, loss, params, x, targets, outputs, residuals, value, kept, penalties, share)
 
 
 @dataclass(frozen=True)
@@ -32,14 +125,14 @@ class Quantity:
 
     Args:
         visit: what is taken at each layer.
-        gather: what is made of the tree of answers, which stays as it is unless told otherwise.
-        require: raises for a model that the quantity can't be had of, before anything runs.
-        doc: what comes out, with shapes, for help(); what the visit says unless given.
+        gather: what is made of the tree of answers; it stays as it is unless given.
+        require: raises if the quantity is undefined for a model and a loss, before anything runs.
+        doc: docstring of the result, with shapes, for help(); defaults to the visit's.
     """
 
     visit: Visit
     gather: Callable[[PyTree], Any] = lambda tree: tree
-    require: Callable[[Layer], None] = lambda model: None
+    require: Callable[[Layer, Loss], None] = lambda model, loss: None
     doc: str = ""
 
     def __post_init__(self):
@@ -52,20 +145,23 @@ class _Answers(NamedTuple):
     by_name: dict[str, Any]
 
 
-def value_and_grad(model: Layer, loss: Loss, edits: Edits | None = None) -> Callable[..., tuple[Array, Params]]:
+def value_and_grad(
+    model: Layer, loss: Loss, edits: Edits | None = None, penalties: Penalties | None = None
+) -> Callable[..., tuple[Array, Params]]:
     """As jax.value_and_grad of the loss, through the hand-written backward pass.
 
     Args:
         model: any layer.
         loss: any loss.
-        edits: functions by path that replace a delta in flight, as in {"0": lambda delta: jnp.clip(delta, -1, 1)}.
+        edits: functions by path that replace a delta in flight, as in {"0": lambda site: jnp.clip(site.g, -1, 1)}.
+        penalties: penalties by path, as in {"encoder": GaussianKL(0.1)}. What the outputs of that layer cost is added
+            to the loss, with the loss's weights and divisor, and its gradient to the delta there.
 
     Returns:
         A function (params, x, targets, rng=None, weights=None, total=None) -> (loss, gradients), the gradients with the
         structure, shapes and dtypes of params. A key `rng` means training (dropout on); `weights` is one number per
-        example; for `total` see `Loss.forward`.
+        example, or per label where an example has several; for `total` see `Loss.forward`.
     """
-
     require_parts(model, loss)
 
     def value_and_gradient(
@@ -74,18 +170,20 @@ def value_and_grad(model: Layer, loss: Loss, edits: Edits | None = None) -> Call
         targets: Targets,
         rng: PRNGKeyArray | None = None,
         weights: Weights | None = None,
-        total: Float[Array, ""] | None = None,
+        total: PyTree = None,
     ) -> tuple[Array, Params]:
-        value, gradient, _ = backpropagate(
-            model, loss, params, x, targets, rng, weights, total, visit=param_gradient, edits=edits
-        )
-        return value, gradient
+        forward = run(model, loss, params, x, targets, rng, weights, total, penalties)
+        return forward.value, forward.sweep(param_gradient, edits=edits)[1]
 
     return value_and_gradient
 
 
 def value_and_quantities(
-    model: Layer, loss: Loss, quantities: Mapping[str, Visit | Quantity], edits: Edits | None = None
+    model: Layer,
+    loss: Loss,
+    quantities: Mapping[str, Visit | Quantity],
+    edits: Edits | None = None,
+    penalties: Penalties | None = None,
 ) -> Callable[..., tuple[Array, dict[str, Any]]]:
     """The loss and any number of quantities, in one forward pass and one sweep.
 
@@ -94,7 +192,7 @@ def value_and_quantities(
         loss: any loss.
         quantities: a visit (see `Site`) or a `Quantity` under each name, as in {"gradient": param_gradient,
             "delta": delta}.
-        edits: as in `value_and_grad`.
+        edits, penalties: as in `value_and_grad`.
 
     Returns:
         A function (params, x, targets, rng=None, weights=None, total=None) -> (loss, {name: quantity}), each quantity a
@@ -102,8 +200,12 @@ def value_and_quantities(
     """
     require_parts(model, loss)
     quantities = {name: q if isinstance(q, Quantity) else Quantity(q) for name, q in quantities.items()}
+    asked = with_penalties(model, penalties or {})
     for quantity in quantities.values():
-        quantity.require(model)
+        quantity.require(asked, loss)
+
+    def visit(site):
+        return _Answers({name: quantity.visit(site) for name, quantity in quantities.items()})
 
     def value_and_dict(
         params: Params,
@@ -111,46 +213,21 @@ def value_and_quantities(
         targets: Targets,
         rng: PRNGKeyArray | None = None,
         weights: Weights | None = None,
-        total: Float[Array, ""] | None = None,
+        total: PyTree = None,
     ) -> tuple[Array, dict[str, Any]]:
-        def visit(site):
-            return _Answers({name: quantity.visit(site) for name, quantity in quantities.items()})
-
-        value, answers, _ = backpropagate(
-            model, loss, params, x, targets, rng, weights, total, visit=visit, edits=edits
-        )
+        forward = run(model, loss, params, x, targets, rng, weights, total, penalties)
+        _, answers = forward.sweep(visit, edits=edits)
 
         def answer(name):
             return jax.tree.map(lambda at: at.by_name[name], answers, is_leaf=lambda at: isinstance(at, _Answers))
 
-        return value, {name: quantity.gather(answer(name)) for name, quantity in quantities.items()}
+        return forward.value, {name: quantity.gather(answer(name)) for name, quantity in quantities.items()}
 
     return value_and_dict
 
 
-def backpropagate(
-    model: Layer,
-    loss: Loss,
-    params: Params,
-    x: PyTree,
-    targets: Targets,
-    rng: PRNGKeyArray | None = None,
-    weights: Weights | None = None,
-    total: Array | None = None,
-    *,
-    visit: Visit,
-    edits: Edits | None = None,
-) -> tuple[Array, PyTree, PyTree]:
-    """Returns the loss, the tree of what the visits returned, and the residuals; arguments as in `value_and_grad`."""
-    require_examples(x)
-    outputs, residuals = model.forward(params, jax.tree.map(jnp.asarray, x), rng)
-    value, kept = loss.forward(outputs, targets, weights, total)
-    _, visited = sweep(model, params, residuals, loss.backward(kept), visit, edits=edits)
-    return value, visited, residuals
-
-
 def require_parts(model: Any, loss: Any) -> None:
-    """Refuses what is no layer or no loss, a class for example."""
+    """Raises if the model is not a layer, or the loss not a loss, but a class for example."""
     for part, kind in ((model, Layer), (loss, Loss)):
         if not isinstance(part, kind):
             hint = f"; write it with brackets, as in {part.__name__}()" if isinstance(part, type) else ""
@@ -158,7 +235,7 @@ def require_parts(model: Any, loss: Any) -> None:
 
 
 def require_examples(x: PyTree) -> None:
-    """Refuses an empty batch and, where the numbers are at hand (outside jit), numbers that are none."""
+    """Raises if the batch is empty, its arrays differ in length or (outside jit) hold NaN or infinity."""
     for array in jax.tree.leaves(x):
         if not hasattr(array, "shape") or array.ndim == 0:
             raise ValueError(f"expected inputs [examples, ...], got {describe(array)}")
@@ -171,3 +248,14 @@ def require_examples(x: PyTree) -> None:
                     f"the input {describe(array)} holds NaN or infinity in {np.sum(~finite)} of its "
                     f"{array.shape[0]} examples, first in example {np.argmin(finite)}; clean the data first"
                 )
+    if len({array.shape[0] for array in jax.tree.leaves(x)}) > 1:
+        raise ValueError(f"expected inputs of equally many examples (the first axis of every array), got {describe(x)}")
+
+
+def require_fit(model: Layer, loss: Loss, outputs: PyTree, targets: PyTree) -> None:
+    """Raises if the loss can't take what the model returns; values are not looked at."""
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (outputs, targets))
+    try:
+        loss.require(*shapes)
+    except (TypeError, ValueError) as error:
+        raise LayerError(model, f"its outputs do not fit the loss: {error}") from error

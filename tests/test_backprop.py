@@ -139,7 +139,7 @@ def test_a_quantity_may_return_any_tree_or_nothing(params):
 
 
 def test_edits_pass_through_value_and_grad(params):
-    _, gradient = jaxbp.value_and_grad(MODEL, LOSS, edits={"2.body": lambda delta: 0 * delta})(params, X, Y)
+    _, gradient = jaxbp.value_and_grad(MODEL, LOSS, edits={"2.body": lambda site: 0 * site.g})(params, X, Y)
     assert not any(a.any() for a in jax.tree.leaves(gradient[:3]))
     assert gradient[3]["weight"].any()
 

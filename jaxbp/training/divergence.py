@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxbp.backprop import backpropagate
-from jaxbp.core.layer import Layer, Params
+from jaxbp.backprop import run
+from jaxbp.core.layer import Params
 from jaxbp.core.numerics import is_floating
 from jaxbp.core.paths import layers, leaves
-from jaxbp.core.recording import recorded
+from jaxbp.core.recording import for_records, record_of, recorded
 from jaxbp.core.sweep import param_gradient
-from jaxbp.losses.base import Loss
+from jaxbp.training.recipe import Recipe
 
 HUGE = 1e10  # no output of a network that learns is as large
 
@@ -41,21 +41,22 @@ class Moment(NamedTuple):
     x: PyTree
     targets: PyTree
     rng: PRNGKeyArray
+    weights: PyTree = None
 
 
-def explain(model: Layer, loss: Loss, step: int, value: float, now: tuple, previous: tuple | None) -> Diverged:
+def explain(recipe: Recipe, step: int, value: float, now: Moment, previous: Moment | None) -> Diverged:
     """The error that says what went wrong at `step`, from the moments of this step and the one before."""
-    named = dict(layers(model))
+    named = dict(layers(recipe.model))
 
     def error(path, happened):
         where = "the loss" if path is None else f'layer "{path}", {named[path]}'
         return Diverged(f"the loss is {value} at step {step}. It began in {where}: {happened}.", step, path)
 
-    outputs, _, _, params = look(model, loss, Moment(*now))
+    outputs, _, _, params = look(recipe, now)
     if path := first_bad(params):
         advice = "a smaller learning rate or gradient clipping (optax.clip_by_global_norm) may help"
         if previous is not None:
-            _, deltas, gradients, _ = look(model, loss, Moment(*previous))
+            _, deltas, gradients, _ = look(recipe, previous)
             if bad := first_bad(dict(reversed(deltas.items()))):
                 return error(bad[0], f"the delta that reached it in step {step - 1} was not finite; {advice}")
             if bad := first_bad(dict(reversed(gradients.items()))):
@@ -78,23 +79,23 @@ def explain(model: Layer, loss: Loss, step: int, value: float, now: tuple, previ
     return error(None, "all layers returned finite numbers; look at the targets (labels out of range?)")
 
 
-def look(model: Layer, loss: Loss, moment: Moment):
+def look(recipe: Recipe, moment: Moment):
     """Outputs, deltas, gradients and parameters of one step, each by path."""
-    params, x, targets, rng = moment
 
     def visit(site):
-        return site.residuals.y, site.g, param_gradient(site), site.params
+        return record_of(site).y, site.g, param_gradient(site), site.params
 
     @jax.jit
-    def see(params, x, targets, rng):
-        return backpropagate(recorded(model), loss, params, x, targets, rng, visit=visit)[1]
+    def see(moment):
+        forward = run(recorded(recipe.model), recipe.loss, *moment, penalties=dict(recipe.penalties))
+        return forward.sweep(visit, edits=for_records(dict(recipe.edits)))[1]
 
-    seen = leaves(model, see(params, x, targets, rng))
+    seen = leaves(recipe.model, see(moment))
     return tuple({path: entry[i] for path, entry in seen.items()} for i in range(4))
 
 
 def first_bad(by_path: dict[str, PyTree]) -> tuple[str] | None:
-    """The first path with a number that is none, in a tuple because "" is a path too."""
+    """The first path with a non-finite value, in a tuple because "" is a path too."""
     for path, tree in by_path.items():
         if not all(is_finite(array) for array in jax.tree.leaves(tree)):
             return (path,)

@@ -1,8 +1,12 @@
-"""The loop around the step: epochs over arrays in memory, each one compiled scan, and evaluation."""
+"""The loop around the step: epochs over data in memory, each of them one compiled scan.
+
+In each epoch every example is taken once, in an order drawn from the state's key and step. Where a state is an ensemble
+(`TrainState.create_ensemble`), all members go through the epoch at once, each in an order of its own.
+"""
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,19 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm.auto import tqdm
 
-from jaxbp.backprop import require_examples, require_parts
-from jaxbp.combinators import output_of
-from jaxbp.core.layer import Layer, Params
+from jaxbp.core.errors import require_alive
+from jaxbp.core.layer import Layer
+from jaxbp.core.sweep import Edits
 from jaxbp.losses.base import Loss
-from jaxbp.training.divergence import Diverged, explain
+from jaxbp.training.data import Data, Examples, count, examples_of, require_data
+from jaxbp.training.divergence import Diverged, Moment, explain
+from jaxbp.training.evaluation import Plan, first_member, measure
+from jaxbp.training.recipe import Augment, Recipe
 from jaxbp.training.step import TrainState, step_key, update
 
-Batch = tuple[PyTree, PyTree]  # inputs and targets, examples first
-Augment = Callable[[PRNGKeyArray, PyTree], PyTree]  # (key, inputs) -> inputs of the same shapes
-History = dict[str, list[float]]  # one number per epoch
+History = dict[str, list]  # one entry per epoch: a number or, of an ensemble, a list with one for each member
 
 
 def epoch_order(state: TrainState, examples: int) -> Int[Array, " n"]:
@@ -30,187 +35,139 @@ def epoch_order(state: TrainState, examples: int) -> Int[Array, " n"]:
     return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step), examples)
 
 
-def take(data: Batch, indices: Int[Array, " b"], augment: Augment | None, state: TrainState) -> Batch:
+def take(recipe: Recipe, state: TrainState, examples: Examples, indices: Int[Array, " b"]) -> Examples:
     """The examples at `indices`, augmented."""
-    x, targets = jax.tree.map(lambda array: array[indices], data)
-    if augment is not None:
-        x = augment(jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step), x)
-    return x, targets
+    batch = jax.tree.map(lambda array: array[indices], examples)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)
+    x, targets = recipe.augmented(key, batch.x, batch.targets)
+    return batch._replace(x=x, targets=targets)
 
 
-@functools.partial(jax.jit, static_argnums=range(6))
-def train_epoch(
-    model: Layer,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
-    micro_batches: int,
-    augment: Augment | None,
-    state: TrainState,
-    data: Batch,
-) -> tuple[TrainState, Float[Array, " steps"]]:
+def train_epoch(recipe: Recipe, state: TrainState, data: Data) -> tuple[TrainState, Float[Array, "*members steps"]]:
     """Every example once, in random order, as one compiled scan; returns the new state and the steps' losses.
 
     The examples left over from the last full batch make a smaller step of their own, in micro-batches no larger than
-    the others.
+    the others. The state is not donated. Under another jit give it arrays.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, not {batch_size}")
+    return _epoch(recipe, state, data if isinstance(data, Examples) else examples_of(data))
 
-    def turn(state, indices, parts=micro_batches):
-        state, metrics = update(model, loss, optimizer, parts, state, *take(data, indices, augment, state))
+
+@functools.partial(jax.jit, static_argnums=0)
+def _epoch(recipe, state, examples):
+    if state.is_stacked:
+        return jax.vmap(lambda member: _epoch(recipe, member, examples))(state)
+
+    def step(state, indices, recipe=recipe):
+        x, targets, weights = take(recipe, state, examples, indices)
+        state, metrics = update(recipe, state, x, targets, weights=weights)
         return state, metrics["loss"]
 
-    order = epoch_order(state, len(jax.tree.leaves(data)[0]))
-    full = len(order) - len(order) % batch_size
-    state, losses = lax.scan(turn, state, order[:full].reshape(-1, batch_size))
+    order, size = epoch_order(state, count(examples)), recipe.batch_size
+    full = len(order) - len(order) % size
+    state, losses = lax.scan(step, state, order[:full].reshape(-1, size))
     if left := len(order) - full:
-        state, last = turn(state, order[full:], parts_of(left, batch_size, micro_batches))
+        state, last = step(state, order[full:], recipe.for_last_batch(left))
         losses = jnp.append(losses, last)
     return state, losses
-
-
-def parts_of(left: int, batch_size: int, micro_batches: int) -> int:
-    """Into how many equal micro-batches to cut what is left over, for none to be larger than the others."""
-    largest = max(1, batch_size // micro_batches)
-    return next(n for n in range(1, left + 1) if left % n == 0 and left // n <= largest)
-
-
-@functools.partial(jax.jit, static_argnums=range(3))
-def _evaluate(model, loss, batch_size, params, data):
-    def sums(batch):
-        x, targets = batch
-        outputs, _ = model.forward(params, x)
-        measures = {"loss": loss.per_example(outputs, targets)[0], **loss.metrics(outputs, targets)}
-        weights = loss.weigh(outputs, targets)
-        return jax.tree.map(lambda m: jnp.sum(weights * m), measures), jnp.sum(weights)
-
-    examples = len(jax.tree.leaves(data)[0])
-    full = examples - examples % batch_size
-    parts = []
-    if full:
-        batches = jax.tree.map(lambda a: a[:full].reshape(-1, batch_size, *a.shape[1:]), data)
-        parts.append(jax.tree.map(jnp.sum, lax.map(sums, batches)))
-    if full < examples:
-        parts.append(sums(jax.tree.map(lambda a: a[full:], data)))
-    totals, weight = jax.tree.map(lambda *terms: sum(terms), *parts)
-    return jax.tree.map(lambda total: total / weight, totals)
-
-
-def evaluate(
-    model: Layer, loss: Loss, params: Params, x: PyTree, targets: PyTree, batch_size: int = 1000
-) -> dict[str, float]:
-    """Mean loss, and what the loss measures beside it ("accuracy"), over all examples, without dropout."""
-    require_data(model, loss, params, (x, targets))
-    return {
-        name: float(value)
-        for name, value in _evaluate(model, loss, batch_size, params, jax.tree.map(jnp.asarray, (x, targets))).items()
-    }
-
-
-def require_data(model: Layer, loss: Loss, params: Params, data: Batch) -> None:
-    """Refuses data that model and loss can't work with, before anything runs."""
-    x, targets = data
-    require_examples(x)
-    counts = {len(array) for array in jax.tree.leaves((x, targets))}
-    if len(counts) > 1:
-        raise ValueError(f"inputs and targets must be equally many, got {sorted(counts)}")
-    loss.require(output_of(model, params, x), targets)
 
 
 def fit(
     model: Layer,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    data: Batch,
+    data: Data,
     *,
     epochs: int = 10,
     batch_size: int = 128,
-    validation: Batch | None = None,
+    validation: Data | None = None,
     key: PRNGKeyArray | None = None,
     state: TrainState | None = None,
     micro_batches: int = 1,
     augment: Augment | None = None,
-    on_epoch: Callable[[TrainState, dict[str, float]], Any] | None = None,
+    edits: Edits | None = None,
+    penalties: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[TrainState, dict[str, Any]], Any] | None = None,
     progress: bool = True,
 ) -> tuple[TrainState, History]:
-    """Trains on arrays in memory, and shows how it goes.
+    """Trains on data in memory, and shows how it goes.
 
     Args:
         model: any layer.
-        loss: any loss.
+        loss: any loss. Its reduction holds for each step.
         optimizer: any optax optimizer.
-        data: (inputs, targets), arrays or trees of arrays, examples first.
-        epochs: how often every example is taken.
+        data: (inputs, targets) or (inputs, targets, weights): arrays or trees of arrays, examples first.
+        epochs: passes over the data.
         batch_size: examples a step; the last step of an epoch takes what is left.
-        validation: (inputs, targets) to be measured after each epoch.
-        key: where all randomness comes from; jax.random.key(0) unless given.
-        state: continue from here instead of from fresh parameters.
-        micro_batches: see `make_train_step`.
-        augment: a pure function (key, inputs) -> inputs, applied to each batch on its way in.
+        validation: data to be measured after each epoch.
+        key: where all randomness of a fresh state comes from; jax.random.key(0) unless given.
+        state: continue from here instead of from fresh parameters, with this state's key. It is not donated. That of an
+            ensemble trains all members at once.
+        micro_batches, edits, penalties: see `make_train_step`.
+        augment: a pure function applied to each batch on its way in: (key, inputs) -> inputs or, if it has a third
+            parameter, (key, inputs, targets) -> (inputs, targets).
         on_epoch: called after each epoch with the state and that epoch's numbers.
         progress: whether to show a progress bar.
 
     Returns:
-        The trained state, and the history: "loss" (the epoch's mean), "seconds", "validation_loss" and so on, one
-        number per epoch each.
+        The trained state, and the history: "loss" (the mean over the epoch's steps, each counted by its examples),
+        "seconds", "validation_loss" and so on, with one number per epoch each. Of an ensemble it is a list of numbers
+        per epoch, one for each member ("seconds" excepted).
 
     Raises:
         Diverged: the loss is not finite; it names the step and the layer.
     """
-    require_parts(model, loss)
-    for name, number in {"batch_size": batch_size, "micro_batches": micro_batches}.items():
-        if number < 1:
-            raise ValueError(f"{name} must be positive, not {number}")
-    key = jax.random.key(0) if key is None else key
-    data = jax.tree.map(jnp.asarray, data)
-    require_examples(data[0])
+    recipe = Recipe(model, loss, optimizer, batch_size, micro_batches, augment, edits, penalties)
+    examples = examples_of(data)
     if state is None:
-        state = TrainState.create(model, optimizer, jax.tree.map(lambda a: a[:1], data[0]), key)
-    require_data(model, loss, state.params, data)
+        one = jax.tree.map(lambda a: a[:1], examples.x)
+        state = TrainState.create(model, optimizer, one, jax.random.key(0) if key is None else key)
+    require_alive(state=state)
+    params = first_member(state.params) if state.is_stacked else state.params
+    require_data(model, loss, params, examples)
     if validation is not None:
-        validation = jax.tree.map(jnp.asarray, validation)
-        require_data(model, loss, state.params, validation)
+        validation = examples_of(validation)
+        require_data(model, loss, params, validation)
 
-    history: History = {}
+    plan, history = Plan(model, loss, min(batch_size, 1000), recipe.penalties), {}
     bar = tqdm(range(epochs), desc="training", unit="epoch", disable=not progress)
     for _ in bar:
         before, start = state, time.perf_counter()
-        state, losses = train_epoch(model, loss, optimizer, batch_size, micro_batches, augment, before, data)
+        state, losses = _epoch(recipe, before, examples)
         losses = np.asarray(losses)
         if not np.isfinite(losses).all():
-            raise _explained(model, loss, optimizer, batch_size, micro_batches, augment, before, data, losses)
-        metrics = {"loss": _epoch_mean(losses, batch_size, data), "seconds": time.perf_counter() - start}
+            raise _explained(recipe, before, examples, losses)
+        metrics = {"loss": _epoch_mean(losses, batch_size, count(examples)), "seconds": time.perf_counter() - start}
         if validation is not None:
-            measured = _evaluate(model, loss, min(batch_size, 1000), state.params, validation)
-            metrics |= {f"validation_{name}": float(value) for name, value in measured.items()}
+            measured = measure(plan, state.params, validation, state.is_stacked)
+            metrics |= {f"validation_{name}": value for name, value in measured.items()}
         for name, value in metrics.items():
             history.setdefault(name, []).append(value)
-        bar.set_postfix({name: f"{value:.4f}" for name, value in metrics.items() if name != "seconds"})
+        bar.set_postfix({name: f"{np.mean(value):.4f}" for name, value in metrics.items() if name != "seconds"})
         if on_epoch is not None:
             on_epoch(state, metrics)
     return state, history
 
 
-def _epoch_mean(losses, batch_size, data) -> float:
+def _epoch_mean(losses: np.ndarray, batch_size: int, examples: int) -> float | list[float]:
     """The mean over examples; the last step may have fewer."""
-    examples = len(jax.tree.leaves(data)[0])
-    sizes = np.full(len(losses), batch_size)
-    sizes[-1] = examples - batch_size * (len(losses) - 1)
-    return float(np.average(losses, weights=sizes))
+    sizes = np.full(losses.shape[-1], batch_size)
+    sizes[-1] = examples - batch_size * (len(sizes) - 1)
+    return np.average(losses, axis=-1, weights=sizes).tolist()
 
 
-def _explained(model, loss, optimizer, batch_size, micro_batches, augment, state, data, losses) -> Diverged:
+def _explained(recipe: Recipe, state: TrainState, examples: Examples, losses: np.ndarray) -> Diverged:
     """Runs the epoch again up to its first bad step, to see which layer it was."""
+    if state.is_stacked:
+        worst = int(np.argmax(~np.isfinite(losses).all(-1)))
+        state, losses = jax.tree.map(lambda a: a[worst], state), losses[worst]
     bad = int(np.argmin(np.isfinite(losses)))
-    order = epoch_order(state, len(jax.tree.leaves(data)[0]))
-    step = jax.jit(functools.partial(update, model, loss, optimizer, micro_batches))
-    previous = None
+    order, size = epoch_order(state, count(examples)), recipe.batch_size
+    step, previous = jax.jit(functools.partial(update, recipe)), None
     for i in range(bad + 1):
-        x, targets = take(data, order[i * batch_size : (i + 1) * batch_size], augment, state)
-        now = (state.params, x, targets, step_key(state))
+        x, targets, weights = take(recipe, state, examples, order[i * size : (i + 1) * size])
+        now = Moment(state.params, x, targets, step_key(state), weights)
         if i == bad:
-            return explain(model, loss, int(state.step), float(losses[bad]), now, previous)
+            return explain(recipe, int(state.step), float(losses[bad]), now, previous)
         previous = now
-        state, _ = step(state, x, targets)
+        state, _ = step(state, x, targets, None, weights)
     raise AssertionError("the bad step lies within the epoch")

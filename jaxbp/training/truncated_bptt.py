@@ -12,18 +12,42 @@ Source: Williams & Peng, Neural Computation 2 (1990).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxbp.backprop import Targets, require_examples
-from jaxbp.core.errors import LayerError
+from jaxbp.backprop import Targets, run
 from jaxbp.core.layer import Layer, Params
-from jaxbp.core.sweep import sweep
-from jaxbp.core.text import describe
 from jaxbp.layers.sequences import Sequences, State
-from jaxbp.losses.base import Loss
+from jaxbp.losses.base import Loss, Weights
+
+
+@dataclass(frozen=True)
+class OfValues(Loss):
+    """A loss of the values of `Sequences`; the states they end with cost nothing, and get no delta."""
+
+    loss: Loss
+
+    def require(self, outputs, targets):
+        if not isinstance(outputs, Sequences):
+            raise TypeError(f"{self}: the states are lost on the way; use MapValues, not DropLengths")
+        if outputs.states:
+            layers, left = len(outputs.ended), len(outputs.states)
+            raise ValueError(f"the model has {layers} recurrent layers, but got {layers + left} states")
+        self.loss.require(outputs.values, targets)
+
+    def forward(self, outputs, targets, weights=None, total=None):
+        value, kept = self.loss.forward(outputs.values, targets, weights, total)
+        return value, (kept, jax.tree.map(jnp.zeros_like, outputs.ended))
+
+    def backward(self, residuals):
+        kept, nothing = residuals
+        return Sequences(self.loss.backward(kept), None, (), nothing)
+
+    def __str__(self):
+        return str(self.loss)
 
 
 def truncated_value_and_grad(model: Layer, loss: Loss) -> Callable[..., tuple[Array, Params, tuple[State, ...]]]:
@@ -45,21 +69,11 @@ def truncated_value_and_grad(model: Layer, loss: Loss) -> Callable[..., tuple[Ar
         targets: Targets,
         states: tuple[State, ...],
         rng: PRNGKeyArray | None = None,
-        weights: Float[Array, "..."] | None = None,
-        total: Float[Array, ""] | None = None,
+        weights: Weights | None = None,
+        total: PyTree = None,
     ) -> tuple[Array, Params, tuple[State, ...]]:
         x = x._replace(states=states) if isinstance(x, Sequences) else Sequences(x, None, states)
-        require_examples(x)
-        y, residuals = model.forward(params, jax.tree.map(jnp.asarray, x), rng)
-        if not isinstance(y, Sequences):
-            raise LayerError(
-                model, f"the states are lost on the way: it returns {describe(y)}; use MapValues, not DropLengths"
-            )
-        if y.states:
-            raise LayerError(model, f"has {len(y.ended)} recurrent layers, but got {len(states)} states")
-        value, kept = loss.forward(y.values, targets, weights, total)
-        nothing = jax.tree.map(jnp.zeros_like, y.ended)
-        _, gradient = sweep(model, params, residuals, Sequences(loss.backward(kept), None, (), nothing))
-        return value, gradient, y.ended
+        forward = run(model, OfValues(loss), params, x, targets, rng, weights, total)
+        return forward.value, forward.sweep()[1], forward.outputs.ended
 
     return value_gradient_and_states

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import jaxbp
-from jaxbp import Dense, Dropout, HalfSquaredError, LayerError, Serial, SoftmaxCrossEntropy, Tanh, TrainState
+from jaxbp import Dense, Dropout, HalfSquaredError, LayerError, Recipe, Serial, SoftmaxCrossEntropy, Tanh, TrainState
 from jaxbp.training.fit import epoch_order
 from tests.support.arrays import labels, normal
 
@@ -27,7 +27,7 @@ def test_an_epoch_is_a_loop_of_steps_over_every_example_once(batch_size, sizes):
     state = fresh()
     order = epoch_order(state, 10)
     assert sorted(order.tolist()) == list(range(10))
-    after, losses = jaxbp.train_epoch(MODEL, LOSS, SGD, batch_size, 1, None, state, (X, Y))
+    after, losses = jaxbp.train_epoch(Recipe(MODEL, LOSS, SGD, batch_size), state, (X, Y))
     step, slow = jaxbp.make_train_step(MODEL, LOSS, SGD), []
     for start, size in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True):
         at = order[start : start + size]
@@ -40,7 +40,7 @@ def test_an_epoch_is_a_loop_of_steps_over_every_example_once(batch_size, sizes):
 
 def test_each_epoch_takes_another_order():
     state = fresh()
-    after, _ = jaxbp.train_epoch(MODEL, LOSS, SGD, 4, 1, None, state, (X, Y))
+    after, _ = jaxbp.train_epoch(Recipe(MODEL, LOSS, SGD, 4), state, (X, Y))
     assert (epoch_order(state, 10) != epoch_order(after, 10)).any()
 
 
@@ -157,7 +157,9 @@ def test_data_with_a_nan_are_refused_before_training():
 
 
 def test_inputs_and_targets_must_be_equally_many():
-    with pytest.raises(ValueError, match=r"equally many, got \[9, 10\]"):
+    with pytest.raises(
+        ValueError, match=r"equally many examples \(the first axis\), got x float32\[10, 3\], targets int32\[9\]"
+    ):
         jaxbp.fit(MODEL, LOSS, SGD, (X, Y[:9]), progress=False)
 
 
