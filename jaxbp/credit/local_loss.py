@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-import jax
-
 from jaxbp.core.layer import Layer
 from jaxbp.core.sweep import sweep
-from jaxbp.credit.feedback import DeltaRule
+from jaxbp.credit.rules import DeltaRule
 from jaxbp.losses.base import Loss
 
 
@@ -21,8 +19,7 @@ class LocalLoss(DeltaRule):
     def init(self, key, outputs, y):
         return self.head.init(key, y)
 
-    def delta(self, params, arrived):
-        rng = None if arrived.rng is None else jax.random.fold_in(arrived.rng, 0x10CA)
-        outputs, residuals = self.head.forward(params, arrived.y, rng)
-        _, kept = self.loss.forward(outputs, arrived.targets, arrived.weights, arrived.total)
-        return sweep(self.head, params, residuals, self.loss.backward(kept))
+    def delta(self, kept, context):
+        outputs, residuals = self.head.forward(kept, context.y, context.rng)
+        _, of_loss = self.loss.forward(outputs, context.targets, context.weights, context.total)
+        return sweep(self.head, kept, residuals, self.loss.backward(of_loss))

@@ -1,10 +1,12 @@
-"""The rules of `feedback.py`. W is a weight, s² its mean square at the start, e the delta at the network's output.
+"""Rules that send the delta through other weights, and the other rules beside them.
+
+W is a weight, s² its mean square at the start, e the delta at the network's output.
 
     FeedbackAlignment   B normal of deviation s, and fixed
     UniformSigns        B = sign(W) s
     FixedSigns          B = sign(W) |R|, R normal of deviation s, drawn once
     BatchSigns          B = sign(W) |R|, R drawn anew for each batch
-    KolenPollack        B begins as FeedbackAlignment's and gets the gradient of W; where both decay, W - B dies out
+    KolenPollack        B begins as FeedbackAlignment's and gets the gradient of W; where both decay, W - B vanishes
     WeightMirror        B begins likewise and learns W from how the layer answers to noise (`mirror_weights`)
     DirectFeedback      δ = e B at the layer's output, B uniform and fixed
     LocalLoss           δ at the layer's output from a head and a loss of its own; nothing comes from above
@@ -20,11 +22,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxbp.core.numerics import is_concrete
-from jaxbp.credit.feedback import WeightRule
+from jaxbp.credit.rules import WeightRule
 
 
 def size(weight):
-    """s, the root of the mean square; refuses zeros, of which B would be zero and no error travel."""
+    """s, the root of the mean square; raises for zeros, whose B would be zero and send no error on."""
     if is_concrete(weight) and not jnp.any(weight):
         raise ValueError(
             "B is as large as the weight at the start, and this one is zero: give init_feedback drawn parameters; "
@@ -78,3 +80,6 @@ class KolenPollack(FeedbackAlignment):
     """B learns as W does: give (params, learned) to one optimizer with weight decay (optax.add_decayed_weights)."""
 
     learns = True
+
+    def gradient(self, kept, weight, weight_gradient):
+        return weight_gradient

@@ -1,4 +1,4 @@
-"""Looking inside: a table of the layers, every number of one backpropagation, the sizes of signals in training."""
+"""Every number of one backpropagation: what went into each layer, what came out, its δ and its gradient."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,20 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxbp.backprop import backpropagate
+from jaxbp.backprop import run
 from jaxbp.core.layer import Layer, Params
 from jaxbp.core.paths import leaves, leaves_of
-from jaxbp.core.recording import recorded
+from jaxbp.core.recording import record_of, recorded
+from jaxbp.core.shared import Uses
 from jaxbp.core.sweep import param_gradient
 from jaxbp.losses.base import Loss, Weights
 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What one layer saw and said: arrays or trees of them, inside a `Repeat` stacked over turns.
+    """What one layer saw and said: arrays or trees of them, stacked over the layers of a `Repeat` or `Vmap`.
+
+    Of a layer that is used several times, input, output and delta are tuples with one entry for each use.
 
     output: z where the layer has parameters, the activation a where it has none.
     delta: ∂J/∂output.
@@ -29,6 +32,11 @@ class LayerTrace:
     output: PyTree
     delta: PyTree
     gradient: Params
+
+    @property
+    def letter(self) -> str:
+        """What the output is called: z or a."""
+        return "z" if jax.tree.leaves(self.params) else "a"
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,10 @@ class Trace:
     def __str__(self) -> str:
         lines = [_named("x", self.x)]
         for path, at in self.layers.items():
-            lines += [f'layer "{path}", {at.layer}', _named("z" if jax.tree.leaves(at.params) else "a", at.output)]
+            lines += [f'layer "{path}", {at.layer}', _named(at.letter, at.output)]
         lines.append(_named("loss J", self.loss))
         for path, at in reversed(self.layers.items()):
-            lines += [f'layer "{path}", {at.layer}', _named("δ = ∂J/∂" + ("z" if at.gradient else "a"), at.delta)]
+            lines += [f'layer "{path}", {at.layer}', _named(f"δ = ∂J/∂{at.letter}", at.delta)]
             for key, gradient in jax.tree_util.tree_leaves_with_path(at.gradient):
                 lines.append(_named(f"∂J/∂{jax.tree_util.keystr(key, simple=True, separator='.')}", gradient))
         return "\n".join(lines)
@@ -62,18 +70,21 @@ def trace(
     weights: Weights | None = None,
 ) -> Trace:
     """Every z, a, δ and gradient by the layer's path; arguments as in `value_and_grad`."""
-    watched = recorded(model)
-    outputs, _ = model.forward(params, x, rng)
+    forward = run(recorded(model), loss, params, x, targets, rng, weights)
 
     def visit(site):
-        return site.params, site.residuals.x, site.residuals.y, site.g, param_gradient(site)
+        record = record_of(site)
+        return site.params, record.x, record.y, site.g, param_gradient(site)
 
-    value, seen, _ = backpropagate(watched, loss, params, x, targets, rng, weights, visit=visit)
-    named = leaves_of(model)
-    return Trace(x, {path: LayerTrace(named[path], *at) for path, at in leaves(model, seen).items()}, outputs, value)
+    named, seen = leaves_of(model), leaves(model, forward.sweep(visit)[1])
+    by_path = {path: LayerTrace(named[path], *at) for path, at in seen.items()}
+    return Trace(x, by_path, forward.outputs, forward.value)
 
 
 def _named(name: str, tree: PyTree) -> str:
+    """The arrays of a tree, each under the name and its place."""
+    if isinstance(tree, Uses):
+        return "\n".join(_named(f"{name}, use {i} of {len(tree)},", use) for i, use in enumerate(tree, 1))
     texts = []
     for key, array in jax.tree_util.tree_leaves_with_path(tree):
         where = jax.tree_util.keystr(key, simple=True, separator=".")

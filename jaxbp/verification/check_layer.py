@@ -13,7 +13,7 @@ from jaxbp.core.numerics import is_floating
 from jaxbp.core.text import describe
 from jaxbp.interop import merge, split_floating, true_vjp
 from jaxbp.verification.diagnosis import likely_mistake, relative_error
-from jaxbp.verification.layer_vjp import FLOOR, float64, named_leaves, norm, random_like
+from jaxbp.verification.layer_vjp import FLOOR, float64, named_leaves, norm, random_like, statistics_in
 
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 2e-2}
 
@@ -57,6 +57,7 @@ class _Laws:
 
     def __init__(self, layer, params, x, rng):
         self.layer, self.params, self.x, self.rng = layer, params, x, rng
+        self.statistics = statistics_in(layer)
         self.mode = "evaluation" if rng is None else "training"
         y, self.residuals = layer.forward(params, x, rng)
         self.g = random_like(y, "cotangent")
@@ -92,7 +93,7 @@ class _Laws:
 
     def learned(self, gradient):
         """The gradient without running statistics."""
-        return {k: v for k, v in named_leaves(gradient) if k.split(".")[-1] not in self.layer.statistics}
+        return {k: v for k, v in named_leaves(gradient) if k not in self.statistics}
 
     def structure(self, ours):
         _, dx, dparams = ours
@@ -112,7 +113,7 @@ class _Laws:
         true = jax.jit(lambda params, x, g: true_vjp(self.layer, params, x, self.rng)(g))
         true_dparams, true_dx = true(self.params, self.x, self.g)
         pairs = [
-            *(("input gradient", a, b) for (_, a), (_, b) in zip(named_leaves(dx), named_leaves(true_dx), strict=True)),
+            *((f"input gradient {k}".strip(), a, dict(named_leaves(true_dx))[k]) for k, a in named_leaves(dx)),
             *((f"gradient of {k}", a, self.learned(true_dparams)[k]) for k, a in self.learned(dparams).items()),
         ]
         worst, floor = 0.0, FLOOR * norm(self.g)
@@ -129,12 +130,9 @@ class _Laws:
         moving, fixed = split_floating(self.x)
         nudge = lambda tree, seed, h: jax.tree.map(lambda a, u: a + h * u, tree, random_like(tree, seed))  # noqa: E731
         moving = nudge(moving, "away", 1e-2)
-        statistics = self.layer.statistics
-        direction = random_like((self.params, moving), "direction")
-        direction = jax.tree_util.tree_map_with_path(
-            lambda path, u: jnp.zeros_like(u) if path[-1:] and str(getattr(path[-1], "key", "")) in statistics else u,
-            direction,
-        )
+        along_params, along_x = random_like((self.params, moving), "direction")
+        names = iter([name for name, _ in named_leaves(along_params)])
+        direction = jax.tree.map(lambda u: u * (next(names) not in self.statistics), along_params), along_x
 
         def value(h):
             params, x = jax.tree.map(lambda a, u: a + h * u, (self.params, moving), direction)

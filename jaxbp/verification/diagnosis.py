@@ -1,4 +1,4 @@
-"""From a wrong gradient to the likely mistake: each slip of the pen leaves its own mark.
+"""From a wrong gradient to the likely mistake: each kind of mistake leaves its own mark.
 
 Let a be the gradient in question and b the right one, c = ⟨a, b⟩ / ⟨b, b⟩.
 

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from jaxbp.core.layer import Layer
 from jaxbp.core.numerics import is_floating
+from jaxbp.core.paths import join, leaves_of
 from jaxbp.core.recording import Record
 from jaxbp.interop import true_vjp
 from jaxbp.verification.diagnosis import likely_mistake, relative_error
@@ -35,10 +37,17 @@ def random_like(tree: PyTree, seed: str) -> PyTree:
     )
 
 
-def judge_turns(layer, path, sites, examples, tolerance) -> dict[str, tuple[float, str | None]]:
-    """Of a layer inside a Repeat: its worst turn."""
-    judged = [judge_layer(layer, path, *site, examples, tolerance) for site in sites]
-    return {what: max((at[what] for at in judged), key=lambda pair: pair[0]) for what in judged[0]}
+def judge_all(layer, path, sites, examples, tolerance) -> dict[str, tuple[float, str | None]]:
+    """A layer at several sites, (params, record) by name: the worst one of each quantity."""
+    judged = {name: judge_layer(layer, path, *site, examples, tolerance) for name, site in sites.items()}
+    worst = {}
+    for what in next(iter(judged.values())):
+        name = max(judged, key=lambda name: judged[name][what][0])
+        error, mistake = judged[name][what]
+        if mistake and not all(at[what][1] for at in judged.values()):
+            mistake = f"{mistake}, {name}"
+        worst[what] = error, mistake
+    return worst
 
 
 def judge_layer(layer, path, params, record: Record, examples, tolerance) -> dict[str, tuple[float, str | None]]:
@@ -88,9 +97,14 @@ def judge_layer(layer, path, params, record: Record, examples, tolerance) -> dic
         return guesses
 
     judge("input gradient", lambda name: f"input gradient {name}".strip(), layer.input_gradient, true_dx, input_guesses)
-    learned = {k: v for k, v in named_leaves(true_dparams) if k not in layer.statistics}
+    learned = {k: v for k, v in named_leaves(true_dparams) if k not in statistics_in(layer)}
     judge("gradient", lambda name: f"gradient of {name}", layer.param_gradient, learned, param_guesses)
     return judged
+
+
+def statistics_in(layer: Layer) -> set[str]:
+    """The names of running statistics in the parameters of a layer or composite, as `named_leaves` has them."""
+    return {join(path, name) for path, leaf in leaves_of(layer).items() for name in leaf.statistics}
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Array]]:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import jaxbp
-from jaxbp import Dense, Serial, Tanh
+from jaxbp import Add, Dense, Flatten, Recompute, Repeat, Serial, Tanh, Vmap
+from jaxbp.core.paths import leaves_of
 from tests.support.arrays import labels, normal
-from tests.support.planted_mistakes import HALF, LABELS, LAYERS, LOOP, REAL, fail, weight, wrong
+from tests.support.planted_in_shared import SHARED, Scanned, Siamese, shared
+from tests.support.planted_mistakes import HALF, LABELS, LAYERS, LOOP, REAL, Forgetful, fail, weight, wrong
 
 X = normal(4, 3)
 
@@ -66,7 +68,7 @@ def check(model, loss=HALF, targets=REAL, rng=None, weights=None):
     return jaxbp.check_gradients(model, loss, params, X, targets, rng, weights)
 
 
-@pytest.mark.parametrize(("model", "path", "mistake"), LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize(("model", "path", "mistake"), (LAYERS | SHARED).values(), ids=LAYERS | SHARED)
 def test_a_mistake_in_a_layer_is_found_at_its_path_and_named(model, path, mistake):
     report = check(model, rng=jax.random.key(1))
     assert not report.ok
@@ -139,3 +141,59 @@ def test_wrong_input_is_told_in_its_own_words():
         jaxbp.check_gradients(model, jaxbp.SoftmaxCrossEntropy(), params, X, labels(4, 2) + 4)
     with pytest.raises(ValueError, match="empty batch"):
         jaxbp.check_gradients(model, HALF, params, X[:0], REAL[:0])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        shared(Serial(Dense(3), Tanh())),
+        shared(Recompute(Repeat(Serial(Siamese(Dense(3)), Add()), 2))),
+        Serial(Dense(3), Repeat(Recompute(Serial(Siamese(Serial(Tanh(), Dense(3))), Add())), 2), Dense(2)),
+        Serial(Vmap(Serial(Dense(3), Siamese(Tanh()), Add()), 3), Flatten(), Dense(2)),
+        Serial(Scanned(Dense(3), 2), Flatten(), Dense(2)),
+    ],
+    ids=["shared", "shared repeat", "shared in repeat", "shared in vmap", "user's scan"],
+)
+def test_shared_and_stacked_layers_are_right_and_every_delta_is_compared(model):
+    report = check(model)
+    assert report.worst < 1e-12
+    compared = {finding.path for finding in report.findings if finding.what == "delta" and finding.whole is not None}
+    assert compared == {"loss", "input", *leaves_of(model)}
+
+
+def test_recurrent_and_tied_layers_are_right():
+    tokens = labels(4 * 5, 7).reshape(4, 5)
+    body = Serial(jaxbp.Bidirectional(jaxbp.GRU(3)), jaxbp.LSTM(6), jaxbp.Sublayer(jaxbp.MultiHeadAttention(6, 2)))
+    model = jaxbp.LanguageModel(7, 6, body, full_logits=False)
+    params = model.init(jax.random.key(0), tokens)
+    report = jaxbp.check_gradients(model, jaxbp.LinearCrossEntropy(), params, tokens, tokens)
+    assert report, str(report)
+    scanned = [finding for finding in report.findings if finding.path == "body.1.recurrent"]
+    assert [finding.what for finding in scanned] == ["input gradient", "gradient of bias", "gradient of weight"]
+
+
+TREES = Serial(
+    jaxbp.Parallel(a=jaxbp.Select("left"), b=Serial(jaxbp.Select("right"), Dense(3))),
+    jaxbp.Concatenate(),
+    jaxbp.Parallel(label=Dense(3), size=Serial(Dense(2), Tanh())),
+)
+
+
+def test_models_with_trees_of_inputs_outputs_and_targets_can_be_checked():
+    x, targets = {"left": X, "right": normal(4, 3, seed=2)}, {"label": labels(4, 3), "size": REAL}
+    params = TREES.init(jax.random.key(0), x)
+    loss = jaxbp.SumOfLosses({"label": (CROSS, 1.0), "size": (HALF, 0.5)})
+    report = jaxbp.check_gradients(TREES, loss, params, x, targets, weights=WEIGHTS)
+    assert report.worst < 1e-12
+    found = [(finding.path, finding.what) for finding in report.findings if finding.path in ("loss", "input")]
+    assert found == [("loss", "delta label"), ("loss", "delta size"), ("input", "delta")]
+    wrong_loss = jaxbp.SumOfLosses({"label": (CROSS, 1.0), "size": (wrong(HALF, **gives(-1)), 0.5)})
+    report = jaxbp.check_gradients(TREES, wrong_loss, params, x, targets)
+    assert (report.first_wrong.path, report.first_wrong.what) == ("loss", "delta size")
+    assert report.first_wrong.mistake == "wrong sign"
+
+
+def test_running_statistics_in_a_wrong_composite_are_not_held_against_it():
+    model = Serial(Dense(3), Forgetful(jaxbp.BatchNorm()), Dense(2))
+    report = jaxbp.check_gradients(model, HALF, model.init(jax.random.key(0), X), X, REAL)
+    assert report.first_wrong.path == "1"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxbp import Dense, Identity, Layer, Tanh, check_layer
+from jaxbp import BatchNorm, Dense, Identity, Layer, Parallel, Recompute, Serial, Tanh, check_layer
 from tests.support.arrays import normal
 
 X = normal(4, 3)
@@ -143,3 +143,32 @@ def test_a_layer_without_its_functions_says_which_one_it_lacks():
         Empty().forward((), X)
     with pytest.raises(ValueError, match=r"doesn't define input_gradient"):
         Empty().input_gradient((), (), X)
+
+
+class Crossed(Layer):
+    """Takes and returns a dict, with tokens beside the numbers."""
+
+    def forward(self, params, x, rng=None):
+        return {"sum": x["a"] + x["b"], "product": x["a"] * x["b"], "tokens": x["tokens"]}, (x["a"], x["b"])
+
+    def input_gradient(self, params, residuals, g):
+        a, b = residuals
+        return {"a": g["sum"] + g["product"] * b, "b": g["sum"] + g["product"] * a, "tokens": None}
+
+
+class Straight(Crossed):
+    def input_gradient(self, params, residuals, g):
+        right = super().input_gradient(params, residuals, g)
+        return right | {"b": right["a"]}
+
+
+def test_layers_of_trees_are_held_to_the_laws():
+    x = {"a": X, "b": normal(4, 3, seed=1), "tokens": jnp.arange(4)}
+    check_layer(Crossed(), x)
+    with pytest.raises(AssertionError, match=r"law 1 .*: the input gradient b differs"):
+        check_layer(Straight(), x)
+
+
+def test_composites_are_held_to_the_laws_but_not_their_running_statistics():
+    body = Serial(BatchNorm(), Parallel(left=Dense(2), right=Recompute(Tanh())))
+    check_layer(body, X, rng=jax.random.key(0))
