@@ -23,11 +23,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxbp.backprop import Targets, require_examples
-from jaxbp.core.layer import Layer, Params, Site
-from jaxbp.core.numerics import contract
+from jaxbp.backprop import Targets, run
+from jaxbp.core.layer import Layer, Params
+from jaxbp.core.numerics import accumulation_dtype, contract
 from jaxbp.core.paths import from_leaves, layers, leaves
-from jaxbp.core.sweep import keep, sweep
+from jaxbp.core.sweep import keep, kept_site
 from jaxbp.curvature.fisher import Fisher, sum_over
 from jaxbp.curvature.kronecker import (
     Factors,
@@ -39,7 +39,7 @@ from jaxbp.curvature.kronecker import (
     with_one,
 )
 from jaxbp.losses.base import Loss
-from jaxbp.quantities.per_example import require_independent, wide
+from jaxbp.quantities.per_example import require_independent
 
 
 class Eigen(NamedTuple):
@@ -72,7 +72,7 @@ def ekfac(model: Layer, loss: Loss, fisher: Fisher) -> Callable[..., PyTree]:
         A function (params, eigen, x, targets, rng=None, weights=None, key=None) -> the tree of `kronecker_eigenbasis`
         with the values s in place of those it had.
     """
-    require_independent(model)
+    require_independent(model, loss)
 
     def second_moments(
         params: Params,
@@ -83,18 +83,16 @@ def ekfac(model: Layer, loss: Loss, fisher: Fisher) -> Callable[..., PyTree]:
         weights: Float[Array, " n"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> PyTree:
-        require_examples(x)
-        require_affine(model, params, x)
-        y, residuals = model.forward(params, x, rng)
-        _, kept = loss.forward(y, targets, weights)
-        count, column = fisher.columns(loss, kept, y, key)
+        forward = run(model, loss, params, x, targets, rng, weights)
+        require_affine(model, params, forward.x)
+        count, column = fisher.columns(loss, forward.kept, forward.outputs, key)
         by_path, bases = leaves(model, params), leaves(model, eigen)
         shown = dict(layers(model))
 
         def one_column(i):
-            _, seen = sweep(model, params, residuals, column(i), visit=keep)
+            _, seen = forward.sweep(keep, column(i))
             return {
-                path: over_turns(rotated(path, shown[path]), basis.values.ndim - 2)(by_path[path], *seen_at, basis)
+                path: over_turns(rotated(path, shown[path]), basis.values.ndim - 2)(by_path[path], seen_at, basis)
                 for (path, seen_at), basis in zip(leaves(model, seen).items(), bases.values(), strict=True)
                 if isinstance(basis, Eigen)
             }
@@ -108,13 +106,13 @@ def ekfac(model: Layer, loss: Loss, fisher: Fisher) -> Callable[..., PyTree]:
 def rotated(path: str, layer: Layer) -> Callable[..., Array]:
     """Σ_n (Q_Aᵀ G_n Q_B)² of one layer."""
 
-    def squares(params, residuals, g, basis):
-        site = Site(path, layer, params, residuals, g)
+    def squares(params, kept, basis):
+        site = kept_site(path, layer, params, kept)
         a, g = required_factors(site)
         a, g = with_one(site, a) @ basis.inputs, g @ basis.outputs
         if a.shape[1] == 1:
-            return contract("nti,nto->io", a * a, g * g, dtype=wide(g))
-        return jnp.sum(jnp.square(contract("nti,nto->nio", a, g, dtype=wide(g))), 0)
+            return contract("nti,nto->io", a * a, g * g, dtype=accumulation_dtype(g))
+        return jnp.sum(jnp.square(contract("nti,nto->nio", a, g, dtype=accumulation_dtype(g))), 0)
 
     return squares
 

@@ -7,9 +7,12 @@ Let J_f be the Jacobian of the outputs y_n in the parameters, and H = ∂²J/∂
 J_fᵀ s is one reverse sweep with s in place of ∂J/∂y. For likelihoods (squared error, cross-entropies) the GGN is the
 Fisher information. Which vectors are sent:
 
-    Exact         the columns of S, one sweep for each output
+    Exact         the columns of S, one sweep for each output (for some losses S has fewer)
     MonteCarlo    S v with random signs v: the same in expectation, one sweep a sample
     Empirical     the gradients of the examples' losses themselves; not the GGN, but cheap and common
+
+Outputs may be a tree; a column is then a tree like them. Each example's part of a column is taken for its own, so the
+loss must not mix examples.
 
 Sources: Schraudolph, Neural Computation 14 (2002); Martens, arXiv 1412.1193; Kunstner et al., arXiv 1905.12558 (on the
 empirical Fisher).
@@ -17,6 +20,7 @@ empirical Fisher).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 
 import jax
@@ -24,25 +28,30 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxbp.core.layer import Layer, Params
-from jaxbp.core.sweep import Visit, sweep
-from jaxbp.losses.base import Loss
+from jaxbp.backprop import Run
+from jaxbp.core.sweep import Visit
+from jaxbp.losses.base import Loss, require_independent_loss
 
-Columns = tuple[int, Callable[[Array | int], Array]]  # how many, and the i-th, [n, ...] like the outputs
+Columns = tuple[int, Callable[[Array | int], PyTree]]  # how many, and the i-th, a tree like the outputs
 
 
 @dataclass(frozen=True)
 class Exact:
     """One column for each output."""
 
-    def columns(self, loss: Loss, kept: PyTree, y: Array, key: PRNGKeyArray | None) -> Columns:
-        count = prod(y.shape[1:])
+    def columns(self, loss: Loss, kept: PyTree, y: PyTree, key: PRNGKeyArray | None) -> Columns:
+        require_independent_loss(loss)
+        arrays, structure = jax.tree.flatten(loss.root_input(y))
+        counts = [prod(a.shape[1:]) for a in arrays]
 
         def column(i):
-            unit = jax.nn.one_hot(i, count, dtype=y.dtype).reshape(1, *y.shape[1:])
-            return loss.hessian_root(kept, jnp.broadcast_to(unit, y.shape))
+            units = [
+                jnp.broadcast_to(jax.nn.one_hot(i - first, count, dtype=a.dtype).reshape(1, *a.shape[1:]), a.shape)
+                for a, count, first in zip(arrays, counts, accumulate(counts, initial=0), strict=False)
+            ]
+            return loss.hessian_root(kept, structure.unflatten(units))
 
-        return count, column
+        return sum(counts), column
 
 
 @dataclass(frozen=True)
@@ -59,13 +68,16 @@ class MonteCarlo:
         if self.samples < 1:
             raise ValueError(f"MonteCarlo needs at least one sample, not {self.samples}")
 
-    def columns(self, loss: Loss, kept: PyTree, y: Array, key: PRNGKeyArray | None) -> Columns:
+    def columns(self, loss: Loss, kept: PyTree, y: PyTree, key: PRNGKeyArray | None) -> Columns:
+        require_independent_loss(loss)
         if key is None:
             raise ValueError("MonteCarlo draws at random: give key, a fresh jax.random.key")
+        arrays, structure = jax.tree.flatten(loss.root_input(y))
 
         def column(i):
-            signs = jax.random.rademacher(jax.random.fold_in(key, i), y.shape, y.dtype)
-            return loss.hessian_root(kept, signs / self.samples**0.5)
+            keys = jax.random.split(jax.random.fold_in(key, i), len(arrays))
+            signs = [jax.random.rademacher(k, a.shape, a.dtype) for k, a in zip(keys, arrays, strict=True)]
+            return loss.hessian_root(kept, structure.unflatten([v / self.samples**0.5 for v in signs]))
 
         return self.samples, column
 
@@ -74,17 +86,18 @@ class MonteCarlo:
 class Empirical:
     """The gradients of the examples' own losses."""
 
-    def columns(self, loss: Loss, kept: PyTree, y: Array, key: PRNGKeyArray | None) -> Columns:
+    def columns(self, loss: Loss, kept: PyTree, y: PyTree, key: PRNGKeyArray | None) -> Columns:
+        require_independent_loss(loss)
         return 1, lambda i: loss.empirical_root(kept)
 
 
 Fisher = Exact | MonteCarlo | Empirical
 
 
-def sum_over_columns(model: Layer, params: Params, residuals: PyTree, columns: Columns, visit: Visit) -> PyTree:
+def sum_over_columns(forward: Run, columns: Columns, visit: Visit) -> PyTree:
     """Σ_c of what the visits say when column c is sent backward."""
     count, column = columns
-    return sum_over(count, lambda i: sweep(model, params, residuals, column(i), visit)[1])
+    return sum_over(count, lambda i: forward.sweep(visit, column(i))[1])
 
 
 def sum_over(count: int, one: Callable[[Array | int], PyTree]) -> PyTree:

@@ -31,7 +31,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxbp.core.layer import Layer, Params
-from jaxbp.core.numerics import is_concrete
+from jaxbp.core.numerics import accumulation_dtype, is_concrete
 from jaxbp.core.paths import from_leaves, leaves, turns_around
 from jaxbp.curvature.kronecker import Factors, as_matrix, damped_inverse, from_matrix, require_affine
 from jaxbp.quantities.per_example import require_independent
@@ -172,7 +172,7 @@ def best_step(
 def zeros_like(matrix: Array, axis: int) -> Array:
     """Zeros of the shape of a factor that acts on this axis of a gradient matrix."""
     size = matrix.shape[axis]
-    return jnp.zeros((*matrix.shape[:-2], size, size), jnp.promote_types(matrix.dtype, jnp.float32))
+    return jnp.zeros((*matrix.shape[:-2], size, size), accumulation_dtype(matrix))
 
 
 def at(value: float | optax.Schedule, count: Array):

@@ -21,15 +21,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxbp.backprop import Targets, require_examples
+from jaxbp.backprop import Targets, run
 from jaxbp.core.errors import LayerError
 from jaxbp.core.layer import Layer, Params, Site
-from jaxbp.core.numerics import contract
+from jaxbp.core.numerics import accumulation_dtype, contract
 from jaxbp.core.paths import as_path, from_leaves, layers, leaves
 from jaxbp.core.sweep import sweep
 from jaxbp.curvature.fisher import Fisher, sum_over_columns
 from jaxbp.losses.base import Loss
-from jaxbp.quantities.per_example import examples, factors, require_independent, wide
+from jaxbp.quantities.per_example import examples, factors, require_independent
 
 
 class Factors(NamedTuple):
@@ -70,7 +70,7 @@ def kronecker_factors(
         that mirrors the model, with `Factors`, or () where there are no parameters. MonteCarlo draws from `key`. A
         counts all examples alike; weights are in B.
     """
-    require_independent(model)
+    require_independent(model, loss)
     if examples is not None and examples < 1:
         raise ValueError(f"expected at least one example for the factors, got examples={examples}")
 
@@ -82,18 +82,15 @@ def kronecker_factors(
         weights: Float[Array, " n"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Array, Params, PyTree]:
-        require_examples(x)
-        require_affine(model, params, x)
-        y, residuals = model.forward(params, x, rng)
-        value, kept = loss.forward(y, targets, weights)
-        _, gradient = sweep(model, params, residuals, loss.backward(kept))
+        forward = run(model, loss, params, x, targets, rng, weights)
+        require_affine(model, params, forward.x)
+        value, (_, gradient) = forward.value, forward.sweep()
         if examples is not None:
-            x, targets, weights = jax.tree.map(lambda array: array[:examples], (x, targets, weights))
-            y, residuals = model.forward(params, x, rng)
-            _, kept = loss.forward(y, targets, weights)
-        columns = fisher.columns(loss, kept, y, key)
-        _, inputs = sweep(model, params, residuals, columns[1](0), lambda site: inputs_factor(site, share))
-        outputs = sum_over_columns(model, params, residuals, columns, lambda site: outputs_factor(site, share))
+            x, targets, weights = jax.tree.map(lambda a: a[:examples], (forward.x, forward.targets, weights))
+            forward = run(model, loss, params, x, targets, rng, weights)
+        columns = fisher.columns(loss, forward.kept, forward.outputs, key)
+        _, inputs = forward.sweep(lambda site: inputs_factor(site, share), columns[1](0))
+        outputs = sum_over_columns(forward, columns, lambda site: outputs_factor(site, share))
         pairs = zip(leaves(model, inputs).items(), leaves(model, outputs).values(), strict=True)
         factors = {path: () if isinstance(a, tuple) else Factors(a, b) for (path, a), b in pairs}
         return value, gradient, from_leaves(model, factors)
@@ -106,7 +103,7 @@ def inputs_factor(site: Site, share: Share) -> Array | tuple:
     if not jax.tree.leaves(site.params):
         return ()
     a = with_one(site, share(*required_factors(site))[0])
-    return contract("ni,nj->ij", a, a, dtype=wide(a)) / a.shape[0]
+    return contract("ni,nj->ij", a, a, dtype=accumulation_dtype(a)) / a.shape[0]
 
 
 def outputs_factor(site: Site, share: Share) -> Array | tuple:
@@ -114,7 +111,7 @@ def outputs_factor(site: Site, share: Share) -> Array | tuple:
     if not jax.tree.leaves(site.params):
         return ()
     _, g = share(*required_factors(site))
-    return contract("no,np->op", g, g, dtype=wide(g))
+    return contract("no,np->op", g, g, dtype=accumulation_dtype(g))
 
 
 def with_one(site: Site, a: Float[Array, "*n i"]) -> Array:

@@ -30,10 +30,10 @@ import scipy.sparse.linalg
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxbp.backprop import Targets, require_examples, value_and_grad
+from jaxbp.backprop import Run, Targets, run, value_and_grad
 from jaxbp.core.layer import Layer, Params
 from jaxbp.core.numerics import is_floating
-from jaxbp.core.sweep import sweep
+from jaxbp.core.sweep import param_gradient
 from jaxbp.curvature.fisher import Fisher, sum_over_columns
 from jaxbp.losses.base import Loss
 from jaxbp.quantities.gradient_statistics import sum_of_squares
@@ -49,10 +49,9 @@ def hessian_operator(
     x: PyTree,
     targets: Targets,
     rng: PRNGKeyArray | None = None,
-    weights: Array | None = None,
+    weights: PyTree = None,
 ) -> Operator:
     """v ↦ (∂²J/∂θ²) v at these parameters; v and the result are trees like params."""
-    require_examples(x)
 
     def gradient(params):
         return value_and_grad(model, loss)(params, x, targets, rng, weights)[1]
@@ -67,16 +66,14 @@ def ggn_operator(
     x: PyTree,
     targets: Targets,
     rng: PRNGKeyArray | None = None,
-    weights: Array | None = None,
+    weights: PyTree = None,
 ) -> Operator:
     """v ↦ J_fᵀ (∂²J/∂y²) J_f v at these parameters: symmetric, without negative eigenvalues if weights are none."""
-    require_examples(x)
-    outputs, residuals = model.forward(params, x, rng)
-    _, kept = loss.forward(outputs, targets, weights)
+    forward = run(model, loss, params, x, targets, rng, weights)
 
     def product(v):
-        _, moved = jax.jvp(lambda params: model.forward(params, x, rng)[0], (params,), (like(v, params),))
-        return sweep(model, params, residuals, loss.hessian(kept, moved))[1]
+        moved = moved_outputs(forward, rng, v)
+        return forward.sweep(param_gradient, loss.hessian(forward.kept, moved))[1]
 
     return product
 
@@ -88,19 +85,15 @@ def ggn_products(
     x: PyTree,
     targets: Targets,
     rng: PRNGKeyArray | None = None,
-    weights: Array | None = None,
+    weights: PyTree = None,
 ) -> Callable[[Sequence[Params]], Float[Array, "k k"]]:
-    """(v_1, …, v_k) ↦ ⟨v_i, GGN v_j⟩: a jvp for each v and no way back, cheaper than products with the GGN."""
-    require_examples(x)
-    outputs, _ = model.forward(params, x, rng)
-    _, kept = loss.forward(outputs, targets, weights)
+    """(v_1, …, v_k) ↦ ⟨v_i, GGN v_j⟩: a jvp for each v and no backward pass, cheaper than products with the GGN."""
+    forward = run(model, loss, params, x, targets, rng, weights)
 
     def products(vectors):
-        moved = [
-            jax.jvp(lambda params: model.forward(params, x, rng)[0], (params,), (like(v, params),))[1] for v in vectors
-        ]
-        bent = [loss.hessian(kept, m) for m in moved]
-        return jnp.stack([jnp.stack([jnp.vdot(m, b) for b in bent]) for m in moved])
+        moved = [moved_outputs(forward, rng, v) for v in vectors]
+        bent = [loss.hessian(forward.kept, m) for m in moved]
+        return jnp.stack([jnp.stack([inner_product(m, b) for b in bent]) for m in moved])
 
     return products
 
@@ -110,22 +103,34 @@ def ggn_diagonal(model: Layer, loss: Loss, fisher: Fisher) -> Callable[..., Para
 
     Args:
         model: any layer that doesn't mix examples.
-        loss: a loss that gives its curvature.
+        loss: a loss that gives its curvature, and doesn't mix examples either.
         fisher: Exact() (a sweep for each output), MonteCarlo(samples) or Empirical().
 
     Returns:
         A function (params, x, targets, rng=None, weights=None, key=None) -> a tree like params.
     """
-    require_independent(model)
+    require_independent(model, loss)
 
     def diagonal(params, x, targets, rng=None, weights=None, key=None):
-        require_examples(x)
-        outputs, residuals = model.forward(params, x, rng)
-        _, kept = loss.forward(outputs, targets, weights)
-        columns = fisher.columns(loss, kept, outputs, key)
-        return sum_over_columns(model, params, residuals, columns, sum_of_squares)
+        forward = run(model, loss, params, x, targets, rng, weights)
+        columns = fisher.columns(loss, forward.kept, forward.outputs, key)
+        return sum_over_columns(forward, columns, sum_of_squares)
 
     return diagonal
+
+
+def moved_outputs(forward: Run, rng: PRNGKeyArray | None, v: Params) -> PyTree:
+    """J_f v: how the outputs move where the parameters move along v."""
+
+    def outputs(params):
+        return forward.model.forward(params, forward.x, rng)[0]
+
+    return jax.jvp(outputs, (forward.params,), (like(v, forward.params),))[1]
+
+
+def inner_product(a: PyTree, b: PyTree) -> Array:
+    """Σ a b over all arrays of two trees."""
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)))
 
 
 def as_flat(operator: Operator, params: Params) -> Callable[[Array], Array]:

@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxbp.backprop import Targets, require_examples
+from jaxbp.backprop import Targets, run
 from jaxbp.core.layer import Layer, Params
 from jaxbp.core.numerics import expand, is_floating
 from jaxbp.core.paths import from_leaves, leaves, require_paths
-from jaxbp.core.sweep import keep, revisit, sweep
-from jaxbp.losses.base import Loss
+from jaxbp.core.sweep import keep, revisit
+from jaxbp.losses.base import Loss, Weights
 from jaxbp.quantities.ghost_norms import squared_norm
 from jaxbp.quantities.per_example import over_turns, require_independent
 
@@ -35,7 +35,7 @@ def clipped_value_and_grad(
 
     Args:
         model: any layer that doesn't mix examples.
-        loss: any loss. G_n is the gradient of w_n l_n, whatever else is in the batch.
+        loss: any loss that doesn't mix examples. G_n is the gradient of w_n l_n, whatever else is in the batch.
         limit: C for the whole gradient of an example; or a limit for each layer that has parameters, by path (all turns
             of a `Repeat` together).
         noise: σ, the noise multiplier that accountants speak of: the noise has the deviation σ C before it is divided
@@ -47,7 +47,7 @@ def clipped_value_and_grad(
         A function (params, x, targets, rng=None, weights=None, noise_key=None) -> (loss, gradient, norms), the last
         one ‖G_n‖ before clipping, [n] (by path, where limits are by path). The loss is the plain mean, without noise.
     """
-    require_independent(model)
+    require_independent(model, loss)
     by_layer = isinstance(limit, Mapping)
     limits = dict(limit) if by_layer else {"": limit}
     require_paths(model, limits)
@@ -59,18 +59,14 @@ def clipped_value_and_grad(
         x: PyTree,
         targets: Targets,
         rng: PRNGKeyArray | None = None,
-        weights: Float[Array, " n"] | None = None,
+        weights: Weights | None = None,
         noise_key: PRNGKeyArray | None = None,
     ) -> tuple[Array, Params, PyTree]:
         if noise and noise_key is None:
             raise ValueError("noise needs a fresh noise_key at every step, a jax.random.key")
-        require_examples(x)
-        outputs, residuals = model.forward(params, x, rng)
         # Divided by 1, not by the sum of weights: an example's gradient must not depend on the others.
-        total, kept = loss.forward(outputs, targets, weights, jnp.ones(()))
-        _, seen = sweep(
-            model, params, residuals, loss.backward(kept), visit=lambda site: (keep(site), squared_norm(site))
-        )
+        forward = run(model, loss, params, x, targets, rng, weights, total=jnp.ones(()))
+        _, seen = forward.sweep(lambda site: (keep(site), squared_norm(site)))
         seen = leaves(model, seen)
         squares = {path: s for path, (_, s) in seen.items() if not isinstance(s, tuple)}
         found = {path: over_turns(s, 1) for path, s in squares.items()}
@@ -89,7 +85,7 @@ def clipped_value_and_grad(
         if noise:
             gradient = add_noise(gradient, noise * sum(c * c for c in limits.values()) ** 0.5, noise_key)
         n = jax.tree.leaves(x)[0].shape[0] if expected is None else expected
-        value = total / jnp.sum(loss.weigh(outputs, jax.tree.map(jnp.asarray, targets), weights))
+        value, _ = loss.forward(forward.outputs, forward.targets, weights)
         return value, jax.tree.map(lambda a: (a / n).astype(a.dtype), gradient), norms
 
     return value_gradient_and_norms

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxbp.backprop import Quantity
 from jaxbp.core.layer import ArrayLike, Site
-from jaxbp.core.numerics import contract
+from jaxbp.core.numerics import accumulation_dtype, contract, widened
 from jaxbp.quantities.per_example import (
     contribution,
     each_pair,
@@ -27,7 +27,6 @@ from jaxbp.quantities.per_example import (
     over_turns,
     own,
     require_independent,
-    wide,
 )
 
 
@@ -44,8 +43,8 @@ def squared_norm(site: Site) -> Float[Array, " n"] | tuple:
         return (sum_squares(a, 1) + one) * sum_squares(g, 1)
 
     def gram(a, g):
-        alike = contract("ti,si->ts", a, a, dtype=wide(a)) + one
-        return jnp.sum(alike * contract("to,so->ts", g, g, dtype=wide(g)))
+        alike = contract("ti,si->ts", a, a, dtype=accumulation_dtype(a)) + one
+        return jnp.sum(alike * contract("to,so->ts", g, g, dtype=accumulation_dtype(g)))
 
     def materialised(a, g):
         return sum(sum_squares(x, 0) for x in jax.tree.leaves(gradient_of(site, a, g)))
@@ -61,7 +60,7 @@ def prefers_gram(a: ArrayLike, g: ArrayLike) -> bool:
 
 def sum_squares(x: Array, axis: int) -> Array:
     """Over this axis and those behind it, in float32 or wider."""
-    return jnp.sum(jnp.square(x.astype(wide(x))), range(axis, x.ndim))
+    return jnp.sum(jnp.square(widened(x)), range(axis, x.ndim))
 
 
 def layer_norm(site: Site) -> Float[Array, " n"] | tuple:

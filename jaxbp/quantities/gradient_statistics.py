@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxbp.backprop import Quantity
 from jaxbp.core.layer import Params, Site
-from jaxbp.core.numerics import contract
+from jaxbp.core.numerics import contract, widened
 from jaxbp.core.sweep import param_gradient
 from jaxbp.quantities.ghost_norms import squared_norm
 from jaxbp.quantities.per_example import (
@@ -32,7 +32,6 @@ from jaxbp.quantities.per_example import (
     own,
     positions,
     require_independent,
-    wide,
 )
 
 
@@ -40,7 +39,7 @@ def sum_of_squares(site: Site) -> Params:
     """Σ_n (∂J_n/∂θ)², element by element, on the scale of the delta as it is."""
     examples(site)
     if positions(site) != 1:
-        return jax.tree.map(lambda x: jnp.sum(jnp.square(x.astype(wide(x))), 0).astype(x.dtype), contribution(site))
+        return jax.tree.map(lambda x: jnp.sum(jnp.square(widened(x)), 0).astype(x.dtype), contribution(site))
     a, g = (jnp.square(factor[:, 0]) for factor in factors(site))
     weight = site.params["weight"]
     squares = {"weight": contract("ni,no->io", a, g, dtype=weight.dtype).reshape(weight.shape)}
@@ -79,7 +78,7 @@ class _Sizes(NamedTuple):
 
 def sizes(site: Site) -> _Sizes:
     """The visit: what the noise scale is made of."""
-    squares = [jnp.sum(jnp.square(g.astype(wide(g)))) for g in jax.tree.leaves(param_gradient(site))]
+    squares = [jnp.sum(jnp.square(widened(g))) for g in jax.tree.leaves(param_gradient(site))]
     return _Sizes(squared_norm(own(site)), sum(squares) if squares else ())
 
 

@@ -23,9 +23,10 @@ from jaxtyping import Array, Float, PyTree
 from jaxbp.backprop import Quantity
 from jaxbp.core.errors import LayerError
 from jaxbp.core.layer import Layer, Params, Site
-from jaxbp.core.numerics import contract
+from jaxbp.core.numerics import accumulation_dtype, contract
 from jaxbp.core.paths import as_path, layers
 from jaxbp.core.text import describe
+from jaxbp.losses.base import Loss, require_independent_loss
 
 
 def per_example_gradient(site: Site) -> Params:
@@ -33,13 +34,15 @@ def per_example_gradient(site: Site) -> Params:
     return contribution(own(site))
 
 
-def require_independent(model: Layer) -> None:
-    """Refuses a model in which an example's gradient is no example's own, by the path of the layer that mixes them."""
+def require_independent(model: Layer, loss: Loss | None = None) -> None:
+    """Raises if layers mix examples, by path, or the loss does: per-example gradients are then undefined."""
     for path, layer in layers(model):
         if layer.mixes_examples and not layer.children:
             raise mixing(path, layer)
     if model.mixes_examples:
         raise mixing("", model)
+    if loss is not None:
+        require_independent_loss(loss)
 
 
 per_example_gradients = Quantity(per_example_gradient, require=require_independent)
@@ -64,7 +67,7 @@ def gradient_of(site: Site, a: Float[Array, "t i"], g: Float[Array, "t o"]) -> P
     weight = site.params["weight"]
     gradient = {"weight": contract("ti,to->io", a, g, dtype=weight.dtype).reshape(weight.shape)}
     if "bias" in site.params:
-        gradient["bias"] = jnp.sum(g, 0, wide(g)).astype(site.params["bias"].dtype)
+        gradient["bias"] = jnp.sum(g, 0, accumulation_dtype(g)).astype(site.params["bias"].dtype)
     return gradient
 
 
@@ -139,11 +142,6 @@ def own(site: Site) -> Site:
     """The site with the delta times N."""
     n = examples(site)
     return replace(site, g=jax.tree.map(lambda g: g * n, site.g))
-
-
-def wide(x: Array):
-    """The dtype to add up in."""
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def over_turns(x: PyTree, rank: int) -> PyTree:

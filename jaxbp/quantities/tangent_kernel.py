@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxbp.backprop import Quantity, require_examples
 from jaxbp.core.layer import Layer, Params, Site
-from jaxbp.core.numerics import contract
+from jaxbp.core.numerics import accumulation_dtype, contract
 from jaxbp.core.sweep import sweep
 from jaxbp.quantities.ghost_norms import prefers_gram
-from jaxbp.quantities.per_example import contribution, examples, factors, over_turns, own, require_independent, wide
+from jaxbp.quantities.per_example import contribution, examples, factors, over_turns, own, require_independent
 
 
 def dot_products(site: Site) -> Float[Array, "n n"] | tuple:
@@ -28,11 +28,11 @@ def dot_products(site: Site) -> Float[Array, "n n"] | tuple:
     pair = factors(site)
     if pair is None or not prefers_gram(*pair):
         flat = [x.reshape(n, -1) for x in jax.tree.leaves(contribution(site))]
-        parts = [contract("np,mp->nm", x, x, dtype=wide(x)) for x in flat]
+        parts = [contract("np,mp->nm", x, x, dtype=accumulation_dtype(x)) for x in flat]
         return sum(parts) if parts else ()
     a, g = pair
-    alike = contract("nti,msi->ntms", a, a, dtype=wide(a)) + ("bias" in site.params)
-    return jnp.sum(alike * contract("nto,mso->ntms", g, g, dtype=wide(g)), (1, 3))
+    alike = contract("nti,msi->ntms", a, a, dtype=accumulation_dtype(a)) + ("bias" in site.params)
+    return jnp.sum(alike * contract("nto,mso->ntms", g, g, dtype=accumulation_dtype(g)), (1, 3))
 
 
 def total(products: PyTree) -> Float[Array, "n n"]:

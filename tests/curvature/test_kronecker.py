@@ -56,7 +56,7 @@ def test_the_hessian_of_a_loss_and_its_root_are_those_of_jax(loss, y):
 
 
 def test_a_loss_without_curvature_says_so():
-    class Mine(jaxbp.Loss):
+    class Mine(jaxbp.ExampleLoss):
         def per_example(self, outputs, targets):
             return outputs.sum(1), outputs
 

@@ -7,6 +7,7 @@ a product with the Hessian: G_n = J_fᵀ (σ(z) - y) of one example, GGN = 1/N �
     python -m tests.quantities.coverage_table          writes the table into README.md; a test says when it differs
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,17 @@ class Signs(Layer):
         return jnp.zeros_like(x)
 
 
+@dataclass(frozen=True)
+class Siamese(jaxbp.Composite):
+    """The same layer for both inputs."""
+
+    body: Layer
+
+    def wire(self, call, x):
+        a, b = x
+        return call("body", a), call("body", b)
+
+
 ROWS: dict[str, tuple[Layer, tuple[int, ...]]] = {  # the layer, and the shape of one example
     "`Dense`": (Dense(2), (3,)),
     "`Dense` along a sequence": (Serial(jaxbp.Tanh(), Dense(2, bias=False)), (3, 2)),
@@ -54,13 +66,15 @@ ROWS: dict[str, tuple[Layer, tuple[int, ...]]] = {  # the layer, and the shape o
     "`GroupNorm`": (jaxbp.GroupNorm(2), (2, 4)),
     "`InstanceNorm`": (jaxbp.InstanceNorm(), (3, 2)),
     "`BatchNorm`": (jaxbp.BatchNorm(), (3,)),
+    "`Scale`": (jaxbp.Scale(), (2, 3)),
+    "`PReLU`": (jaxbp.PReLU(), (2, 3)),
     "layers without parameters": (Serial(jaxbp.GELU(), jaxbp.MaxPool((2,)), jaxbp.Flatten(), jaxbp.Softmax()), (4, 2)),
     "`FromAutodiff`": (
         jaxbp.FromAutodiff(lambda params, x: jnp.sin(params * x), initial=lambda key, x: jnp.ones(x.shape[-1])),
         (3,),
     ),
     "`Residual`, `Parallel`": (
-        jaxbp.Residual(Dense(3), Serial(jaxbp.Parallel(jaxbp.Tanh(), Dense(3, bias=False)), jaxbp.Sum())),
+        jaxbp.Residual(Dense(3), Serial(jaxbp.Parallel(jaxbp.Tanh(), Dense(3, bias=False)), jaxbp.Add())),
         (3,),
     ),
     "`MultiHeadAttention`, `Sublayer`": (
@@ -69,6 +83,8 @@ ROWS: dict[str, tuple[Layer, tuple[int, ...]]] = {  # the layer, and the shape o
     ),
     "`Embedding`, `LearnedPositions`": (Serial(Signs(), jaxbp.Embedding(2, 2), jaxbp.LearnedPositions(3)), (2,)),
     "`LanguageModel`, `TiedEmbedding`": (Serial(Signs(), jaxbp.LanguageModel(2, 2, Dense(2))), (2,)),
+    "a layer called twice": (Serial(jaxbp.Parallel(jaxbp.Tanh(), jaxbp.SiLU()), Siamese(Dense(2)), jaxbp.Add()), (2,)),
+    "`Vmap`": (Serial(jaxbp.Vmap(Serial(Dense(2), jaxbp.Tanh()), 2), jaxbp.Flatten()), (2,)),
     "`Repeat`": (jaxbp.Repeat(Serial(Dense(2), jaxbp.Tanh()), 2), (2,)),
     "`Recompute`": (jaxbp.Recompute(Serial(Dense(2), jaxbp.Tanh())), (2,)),
 }
