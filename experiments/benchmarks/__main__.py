@@ -1,22 +1,20 @@
 """Times jaxbp against jax.grad of the same forward pass and against PyTorch.
 
 Every pair of engines gets a process of its own, in which the two take turns; a ratio above 1 means that jaxbp is the
-faster one. PyTorch is an extra (pip install -e ".[experiments,oracles]"); without it its column stays empty.
+faster one. The last column is the time to trace, lower and compile forward and backward, as a share of jax.grad's:
+below 1, jaxbp is ready sooner. PyTorch is an extra (pip install -e ".[experiments,oracles]"); without it its column
+stays empty.
 """
 
-import importlib.metadata
 import importlib.util
-import json
-import os
-import platform
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 from matplotlib.figure import Figure
 
+from experiments.benchmarks.engines import STAGES
+from experiments.benchmarks.pairwise_timing import header, pair, spread
 from experiments.benchmarks.workloads import WORKLOADS
 from experiments.shared.command_line import command_line, save_figure, save_results
 from jaxbp.core.text import table
@@ -34,6 +32,8 @@ class Options:
     """Whom to compare with."""
     rounds: int = 60
     """Paired samples of each engine, some 40 milliseconds each."""
+    builds: int = 5
+    """Paired samples of tracing, lowering and compiling, with JAX's caches emptied before each."""
     output: Path = Path("results/benchmarks")
     """The folder for the picture and results.json."""
 
@@ -49,7 +49,7 @@ def main(options: Options | None = None) -> dict:
         for rival in options.rivals:
             if rival == "PyTorch" and (WORKLOADS[name].torch_model is None or not importlib.util.find_spec("torch")):
                 continue
-            row[rival] = pair(name, "jaxbp", rival, options.rounds)
+            row[rival] = pair(name, "jaxbp", rival, options.rounds, options.builds if rival == "jax.grad" else 0)
         results["rows"].append(row)
         print(f"{name}: done", file=sys.stderr)
     print(f"{results['header']}\n\n{as_table(results['rows'])}")
@@ -58,29 +58,11 @@ def main(options: Options | None = None) -> dict:
     return results
 
 
-def pair(workload: str, first: str, second: str, rounds: int) -> dict:
-    """What experiments.benchmarks.pair measures, in a fresh process."""
-    command = [sys.executable, "-m", "experiments.benchmarks.pair", workload, first, second, str(rounds)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def header() -> str:
-    """Backend, machine and versions in one line."""
-    versions = [f"jax {jax.__version__}"]
-    if importlib.util.find_spec("torch"):
-        versions.append(f"torch {importlib.metadata.version('torch')}")
-    device = jax.devices()[0]
-    return f"{device.platform} ({device.device_kind}), {os.cpu_count()} cores, {platform.machine()}, " + ", ".join(
-        versions
-    )
-
-
 def as_table(rows: list[dict]) -> str:
     """A row a workload."""
-    lines = [("workload", "jaxbp ms", "jax.grad / jaxbp", "PyTorch / jaxbp", "temp MB", "of jax.grad's", "GFLOP")]
+    memory_and_work = ("temp MB", "of jax.grad's", "GFLOP")
+    build = ("build s", f"of jax.grad's ({', '.join(STAGES)})")
+    lines = [("workload", "jaxbp ms", "jax.grad / jaxbp", "PyTorch / jaxbp", *memory_and_work, *build)]
     for row in rows:
         auto = row.get("jax.grad") or row.get("PyTorch")
         memory = auto["temporary_bytes"]
@@ -94,14 +76,19 @@ def as_table(rows: list[dict]) -> str:
                 f"{memory['jaxbp'] / 1e6:.2f}",
                 share,
                 f"{flops / 1e9:.2f}" if flops else "",
+                *build_share(auto.get("build")),
             )
         )
     return table(lines)
 
 
-def spread(result: dict | None) -> str:
-    """The median ratio and its quartiles."""
-    return "" if result is None else "{median:.2f} ({q1:.2f}-{q3:.2f})".format(**result["ratio"])
+def build_share(build: dict | None) -> tuple[str, str]:
+    """Our seconds from the function to its executable, and their share of jax.grad's, in all and stage by stage."""
+    if build is None:
+        return "", ""
+    ratio = build["ratio"]
+    stages = ", ".join(f"{ratio[stage]:.2f}" for stage in STAGES)
+    return f"{build['seconds']['jaxbp']['all']:.2f}", f"{ratio['all']:.2f} ({stages})"
 
 
 def picture(results: dict) -> Figure:

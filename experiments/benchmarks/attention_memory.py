@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.benchmarks.__main__ import header
+from experiments.benchmarks.pairwise_timing import header
 from experiments.benchmarks.text import AttentionGradients
 from experiments.shared.command_line import command_line, save_figure, save_results
 from jaxbp.core.text import table

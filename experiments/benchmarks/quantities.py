@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 import jaxbp
-from experiments.benchmarks.__main__ import header, pair, spread
 from experiments.benchmarks.engines import Engine, compiled
+from experiments.benchmarks.pairwise_timing import header, pair, spread
 from experiments.shared.command_line import command_line, save_results
 from jaxbp.core.text import table
 

@@ -16,7 +16,7 @@ import optax
 import jaxbp
 from experiments.benchmarks.engines import Engine, compiled, stepping
 
-plainly = mock.patch("jaxbp.core.chunking.on_cpu", new=bool)  # which answers False
+plainly = mock.patch("jaxbp.core.chunking.on_cpu", new=bool)  # which answers False, while the function is traced
 CROSS_ENTROPY = jaxbp.SoftmaxCrossEntropy()
 
 
@@ -26,7 +26,7 @@ class TrainingStep:
 
     torch_model: the same in PyTorch, () -> (module, a function of its parameters that makes the optimizer); None where
         there is none to compare with.
-    in_scan: so many steps in one `lax.scan`, instead of one alone.
+    in_scan: the number of steps in one `lax.scan`; 0 is one step without a scan.
     """
 
     name: str
@@ -48,7 +48,6 @@ class TrainingStep:
         """Through `jaxbp.make_train_step`."""
         return self._stepping(jaxbp.make_train_step(self.model, self.loss, self.optimizer))
 
-    @plainly
     def by_autodiff(self) -> Engine:
         """Through jax.value_and_grad."""
 
@@ -56,6 +55,7 @@ class TrainingStep:
             outputs, residuals = self.model.forward(params, x, rng)
             return self.loss.forward(outputs, targets)[0], self.model.refresh(params, residuals)
 
+        @plainly
         def step(state, x, targets):
             rng = jaxbp.training.step.step_key(state)
             (loss, refreshed), gradient = jax.value_and_grad(value, has_aux=True)(state.params, x, targets, rng)
@@ -102,7 +102,7 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class LayerGradients:
-    """One layer's way back, from residuals that lie ready: ∂J/∂x and ∂J/∂θ.
+    """One layer's backward pass from residuals computed beforehand: ∂J/∂x and ∂J/∂θ.
 
     with_forward: count the forward pass too.
     training: with a key.
@@ -133,11 +133,10 @@ class LayerGradients:
             return compiled(all_of_it, x, g)
         return compiled(both, jax.jit(self._forward)(params, x)[1], g)
 
-    @plainly
     def by_autodiff(self) -> Engine:
         """What jax.vjp makes of the forward pass."""
         params, x, g = self._numbers()
-        forward = self.plain or (lambda params, x: self._forward(params, x)[0])
+        forward = plainly(self.plain or (lambda params, x: self._forward(params, x)[0]))
         vjp = lambda params, x: jax.vjp(forward, params, x)  # noqa: E731
         if self.with_forward:
 

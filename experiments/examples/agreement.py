@@ -1,9 +1,9 @@
-"""A new quantity: does an example pull the parameters where the batch pulls them?
+"""A new quantity: does an example's gradient point the way of the batch's?
 
     agreement[n] = ⟨G_n, ḡ⟩ / (‖G_n‖ ‖ḡ‖),   G_n the gradient of example n, ḡ their mean
 
-1 for an example that is like all others, below 0 for one that the step makes worse: a wrong label, for example. The
-visit says at each layer what of the three products comes from it; gather adds up over layers and divides.
+It is 1 for an example like all others, and below 0 for one that the step makes worse, perhaps for its label is wrong.
+Each of the three products is a sum over layers: the visit gives a layer's terms, and gather adds them up and divides.
 """
 
 import jax
@@ -20,7 +20,7 @@ def products(site):
 
 
 def cosine(tree):
-    """Joined over layers, and over the turns of a Repeat, which stand in front."""
+    """The sums over all layers, those inside a Repeat too, which are stacked in front."""
     along, single, mean = sum(a.sum(range(a.ndim - 2)) for a in jax.tree.leaves(tree))
     return along / jnp.sqrt(single * mean)
 

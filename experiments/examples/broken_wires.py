@@ -1,8 +1,8 @@
-"""A new learning rule: backprop along wires of which some are broken.
+"""A new learning rule: backprop with some of the wires cut that carry the error.
 
-    δ goes back through B = W ⊙ M,   M[i,o] = 1 where the wire back is whole, 0 where it is broken, drawn once
+    δ goes backward through B = W ⊙ M in place of W,   M[i,o] = 0 where the wire is cut, else 1; drawn once
 
-All of them broken, the layers below learn nothing; none broken, it is backprop. How many may be?
+With no wire cut it is backprop; with all of them cut, the layers below learn nothing. How many can be missing?
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class BrokenWires(WeightRule):
     """B = W on whole wires and 0 on broken ones.
 
     Args:
-        share: how many of them are broken, from 0 to 1.
+        share: the share of broken wires, from 0 to 1.
     """
 
     share: float = 0.5

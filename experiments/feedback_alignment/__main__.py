@@ -22,7 +22,6 @@ from experiments.feedback_alignment.plots import angles, errors
 from experiments.feedback_alignment.training import Examples, Method, error, train
 from experiments.shared.command_line import command_line, save_figure, save_results
 from experiments.shared.datasets import load_mnist
-from jaxbp.credit.feedback import DeltaRule
 
 
 class Rule(enum.Enum):
@@ -209,7 +208,7 @@ def rules_of(rule: Rule, hidden: tuple[str, ...]) -> tuple[tuple[str, object], .
     """Rules by path: for all weights of the network, or for the outputs of the hidden layers."""
     if rule is Rule.backprop:
         return ()
-    return tuple((path, rule.value) for path in (hidden if isinstance(rule.value, DeltaRule) else ("",)))
+    return tuple((path, rule.value) for path in (hidden if isinstance(rule.value, jaxbp.DeltaRule) else ("",)))
 
 
 def draw(folder: Path, preset: Preset, results: Mapping[str, Mapping], title: str) -> None:

@@ -25,7 +25,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 import jaxbp
 from experiments.memory.plots import gradient_by_distance, score_by_length
 from experiments.shared.command_line import command_line, save_figure, save_results
-from jaxbp.backprop import backpropagate
 from jaxbp.training.step import update
 
 SYMBOLS = 8
@@ -146,22 +145,22 @@ def warped(params: jaxbp.Params, cell: str, hidden: int, length: int, key: PRNGK
     return ({**recurrent, "recurrent": {**recurrent["recurrent"], "bias": bias}}, *rest)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
-def train(problem, model, optimizer, batch_size, length, steps, state):
-    """So many updates as one compiled scan, each on sequences of its own; the new state and the losses."""
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def train(problem, recipe, length, steps, state):
+    """A number of updates as one compiled scan, each on sequences of its own; the new state and the losses."""
 
-    def turn(state, _):
-        x, targets = problem.draw(jax.random.fold_in(state.key, state.step), batch_size, length)
-        state, metrics = update(model, problem.loss, optimizer, 1, state, x, targets)
+    def one(state, _):
+        x, targets = problem.draw(jax.random.fold_in(state.key, state.step), recipe.batch_size, length)
+        state, metrics = update(recipe, state, x, targets)
         return state, metrics["loss"]
 
-    return lax.scan(turn, state, length=steps)
+    return lax.scan(one, state, length=steps)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def delta_norms(problem: Problem, model: jaxbp.Serial, params, x, targets) -> Float[Array, " t"]:
     """‖∂J/∂z[t]‖ of the recurrent layer's pre-activations, root mean square over examples, as the sweep passes."""
-    _, deltas, _ = backpropagate(model, problem.loss, params, x, targets, visit=jaxbp.delta)
+    _, deltas = jaxbp.run(model, problem.loss, params, x, targets).sweep(jaxbp.delta)
     delta = jaxbp.leaves(model, deltas)["0.input"]
     largest = jnp.max(jnp.abs(delta), (0, 2), keepdims=True)  # the square of a vanishing delta would be zero
     relative = delta / jnp.where(largest == 0, 1, largest)
@@ -188,7 +187,8 @@ def learn(problem: Problem, cell: str, length: int, options: Options) -> dict:
         params = warped(state.params, cell, options.hidden, length, keys[2])
         state = jaxbp.TrainState(params, optimizer.init(params), state.step, state.key)
     before = delta_norms(problem, model, state.params, *few)
-    state, losses = train(problem, model, optimizer, options.batch_size, length, options.steps, state)
+    recipe = jaxbp.Recipe(model, problem.loss, optimizer, options.batch_size)
+    state, losses = train(problem, recipe, length, options.steps, state)
     after = delta_norms(problem, model, state.params, *few)
     score = measure(problem, model, state.params, keys[3], length)
     seconds = time.perf_counter() - started

@@ -143,7 +143,7 @@ class Look(NamedTuple):
 
 
 def look(params: jaxbp.Params, x: jaxbp.Sequences, targets: jaxbp.Transcripts, i: int) -> Look:
-    """String i: its alignment, and the way back of the logit of its middle digit, at the time that says it."""
+    """String i: its alignment, and the deltas of the logit of its middle digit, at the time that says it."""
     count, length = int(targets.label_lengths[i]), int(x.lengths[i])
     inputs = jaxbp.Sequences(x.values[i : i + 1, :length], jnp.array([length]))
     target = jaxbp.Transcripts(targets.labels[i : i + 1], jnp.array([count]), inputs.lengths)
