@@ -77,7 +77,7 @@ def attention_params(module, take):
     params = {
         name: {"weight": w.T, "bias": b} for name, w, b in zip(("query", "key", "value"), weights, biases, strict=True)
     }
-    return {**params, "attention": (), "output": dense(module.out_proj, take)}
+    return {**params, "split": (), "attention": (), "join": (), "output": dense(module.out_proj, take)}
 
 
 def dense(module, take):
